@@ -1,0 +1,24 @@
+//! What the services must agree on.
+//!
+//! - [`ids`]: typed identifiers, so that a stream id is never taken for a user id.
+//! - [`problem`]: the one error format on the wire, RFC 9457.
+//! - [`token`]: access tokens, how they are verified without I/O, and the [`Caller`] extractor.
+//! - [`page`]: pages of lists, and their bounds.
+//! - [`clock`]: time, taken from outside.
+//! - [`secret`]: text that must not be printed.
+//!
+//! It holds no table, no route and no business rule.
+
+pub mod clock;
+pub mod ids;
+pub mod page;
+pub mod problem;
+pub mod secret;
+pub mod token;
+
+pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
+pub use ids::{BroadcastId, EventId, SessionId, StreamId, UserId};
+pub use page::{Page, PageQuery};
+pub use problem::{Invalid, Kind, Problem};
+pub use secret::Secret;
+pub use token::{Caller, Claims, Role, Verifier};

@@ -1,0 +1,283 @@
+//! The one error format on the wire: RFC 9457, `application/problem+json`.
+//!
+//! A [`Kind`] is what an error *is* (status, code, title, explanation) and stands in
+//! `proto-docs/problems.md`; a [`Problem`] is one occurrence, with its own detail.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, ResponseError};
+use opentelemetry::trace::TraceContextExt as _;
+use serde_json::{Map, Value, json};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+/// What an error is. Declared with [`problems!`](crate::problems), so that each stands in the documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    pub status: u16,
+    /// Stable, for programs: `no-such-stream`.
+    pub code: &'static str,
+    /// For people; the same at every occurrence.
+    pub title: &'static str,
+    /// When it happens and what to do: the paragraph in `proto-docs/problems.md`.
+    pub explanation: &'static str,
+}
+
+impl Kind {
+    /// An occurrence with nothing more to say than the title.
+    #[must_use]
+    pub fn problem(self) -> Problem {
+        Problem { kind: self, detail: Cow::Borrowed(self.title), extras: Map::new(), retry_after: None, source: None }
+    }
+
+    /// An occurrence that tells the reader what to do.
+    #[must_use]
+    pub fn say(self, detail: impl fmt::Display) -> Problem {
+        Problem { detail: Cow::Owned(detail.to_string()), ..self.problem() }
+    }
+}
+
+/// Declares kinds of problems as constants, and `ALL`, the list that the documents are made from.
+///
+/// ```
+/// common::problems! {
+///     /// Why it happens, and what to do.
+///     NO_SUCH_ROOM = 404 "no-such-room" "No such room";
+/// }
+/// assert_eq!(ALL[0].explanation, " Why it happens, and what to do.");
+/// ```
+#[macro_export]
+macro_rules! problems {
+    ($($(#[doc = $explanation:literal])+ $name:ident = $status:literal $code:literal $title:literal;)*) => {
+        $(
+            $(#[doc = $explanation])+
+            pub const $name: $crate::Kind = $crate::Kind {
+                status: $status,
+                code: $code,
+                title: $title,
+                explanation: concat!($($explanation),+),
+            };
+        )*
+
+        /// Every problem declared here.
+        pub const ALL: &[$crate::Kind] = &[$($name),*];
+    };
+}
+
+pub mod kinds {
+    //! The problems that every service can answer with.
+    crate::problems! {
+        /// No token was sent. Log in, and send the cookie `auth_token` or `Authorization: Bearer`.
+        TOKEN_MISSING = 401 "token-missing" "Not logged in";
+        /// A token was sent, but it is not one of ours, or not meant for here. Log in again.
+        TOKEN_INVALID = 401 "token-invalid" "Token not valid";
+        /// The token was good once, but its time is over. Log in again.
+        TOKEN_EXPIRED = 401 "token-expired" "Token expired";
+        /// The caller is known, but not allowed to do this.
+        FORBIDDEN = 403 "forbidden" "Not allowed";
+        /// The path, the query or the body cannot be read: not JSON, a field missing or of the wrong type.
+        BAD_REQUEST = 400 "bad-request" "Request cannot be read";
+        /// No resource has this path.
+        NO_SUCH_PATH = 404 "no-such-path" "No such path";
+        /// The path exists, but not for this method.
+        METHOD_NOT_ALLOWED = 405 "method-not-allowed" "Method not allowed";
+        /// The body is larger than this path takes.
+        BODY_TOO_LARGE = 413 "body-too-large" "Body too large";
+        /// The body is not of a type that this path takes.
+        UNSUPPORTED_MEDIA_TYPE = 415 "unsupported-media-type" "Unsupported media type";
+        /// The body was read, but some fields have values that are not allowed. `fields` names each with the reason.
+        INVALID_FIELDS = 422 "invalid-fields" "Fields not valid";
+        /// Something failed on our side. The log has the cause under the same `trace_id`.
+        INTERNAL = 500 "internal" "Internal error";
+        /// Something this request needs is away for now. Nothing was changed; try again after `Retry-After`.
+        UNAVAILABLE = 503 "unavailable" "Temporarily unavailable";
+    }
+}
+
+/// One occurrence of an error, as a client sees it. Never carries our insides.
+#[derive(Debug)]
+pub struct Problem {
+    kind: Kind,
+    detail: Cow<'static, str>,
+    extras: Map<String, Value>,
+    retry_after: Option<Duration>,
+    /// What is logged with a 5xx, and never sent.
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl Problem {
+    /// 500, with its cause for the log alone.
+    pub fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Some(cause.into()), ..kinds::INTERNAL.problem() }
+    }
+
+    /// 503, with `Retry-After` in whole seconds, at least 1, and its cause for the log alone.
+    pub fn unavailable(retry_after: Duration, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self {
+            source: Some(cause.into()),
+            ..kinds::UNAVAILABLE.problem().retry_after(retry_after)
+        }
+    }
+
+    /// Adds a member of its own to the body.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl serde::Serialize) -> Self {
+        self.extras.insert(name.to_owned(), json!(value));
+        self
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// What the log should know about the cause.
+    #[must_use]
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(cause.into());
+        self
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The body: `type`, `title`, `status`, `detail`, `code`, `trace_id`, and named extras.
+    #[must_use]
+    pub fn body(&self) -> Value {
+        let mut body = self.extras.clone();
+        body.insert("type".into(), json!(format!("urn:amphi:problem:{}", self.kind.code)));
+        body.insert("title".into(), json!(self.kind.title));
+        body.insert("status".into(), json!(self.kind.status));
+        body.insert("detail".into(), json!(self.detail));
+        body.insert("code".into(), json!(self.kind.code));
+        body.insert("trace_id".into(), json!(current_trace_id()));
+        Value::Object(body)
+    }
+
+    fn log(&self) {
+        if self.kind.status < 500 {
+            return;
+        }
+        let cause = self.source.as_deref().map(|cause| chain(cause)).unwrap_or_default();
+        tracing::error!(code = self.kind.code, cause, "{}", self.detail);
+    }
+}
+
+/// The id of the trace that the current span belongs to; `None` outside a request.
+#[must_use]
+pub fn current_trace_id() -> Option<String> {
+    let context = tracing::Span::current().context();
+    let span = context.span();
+    let span = span.span_context();
+    span.is_valid().then(|| span.trace_id().to_string())
+}
+
+/// An error with everything that led to it, for the log.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.kind.status, self.kind.code, self.detail)
+    }
+}
+
+impl Error for Problem {}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.status()
+    }
+
+    /// The response. A 5xx is logged here, once, with its cause.
+    fn error_response(&self) -> HttpResponse {
+        self.log();
+        let mut response = HttpResponse::build(self.status());
+        response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
+        response.insert_header((header::CACHE_CONTROL, "no-store"));
+        if let Some(after) = self.retry_after {
+            response.insert_header((header::RETRY_AFTER, after.as_secs().max(1).to_string()));
+        }
+        if self.kind.status == 401 {
+            response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
+        }
+        response.body(self.body().to_string())
+    }
+}
+
+/// Collects what is wrong with the fields of a body, so that a client learns all of it at once.
+#[derive(Debug, Default)]
+pub struct Invalid {
+    fields: BTreeMap<&'static str, String>,
+}
+
+impl Invalid {
+    pub fn field(&mut self, name: &'static str, reason: impl fmt::Display) {
+        self.fields.entry(name).or_insert_with(|| reason.to_string());
+    }
+
+    /// `value`, or a 422 that names every field.
+    pub fn or<T>(self, value: T) -> Result<T, Problem> {
+        if self.fields.is_empty() {
+            return Ok(value);
+        }
+        let detail = self.fields.iter().map(|(name, reason)| format!("{name} {reason}")).collect::<Vec<_>>().join("; ");
+        Err(kinds::INVALID_FIELDS.say(detail).with("fields", &self.fields))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::body::to_bytes;
+
+    use super::*;
+
+    #[actix_web::test]
+    async fn a_5xx_says_nothing_about_its_cause() {
+        let response = Problem::internal("password=hunter2").error_response();
+
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
+        let body = to_bytes(response.into_body()).await.unwrap();
+        assert!(!String::from_utf8_lossy(&body).contains("hunter2"));
+    }
+
+    #[test]
+    fn all_invalid_fields_are_named_at_once() {
+        let mut invalid = Invalid::default();
+        invalid.field("title", "is too long");
+        invalid.field("limit", "must be from 1 to 100");
+
+        let body = invalid.or(()).unwrap_err().body();
+
+        assert_eq!(body["status"], 422);
+        assert_eq!(body["fields"]["title"], "is too long");
+        assert_eq!(body["fields"]["limit"], "must be from 1 to 100");
+    }
+
+    #[test]
+    fn retry_after_is_never_zero() {
+        let response = Problem::unavailable(Duration::from_millis(10), "away").error_response();
+        assert_eq!(response.headers().get("retry-after").unwrap(), "1");
+    }
+}
