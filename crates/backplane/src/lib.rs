@@ -1,0 +1,87 @@
+//! What instances of a service share in memory: a cache and counters, in Redis or in this process alone.
+//!
+//! Nothing here is the truth: PostgreSQL is. Any call may fail when Redis is away, and any value may vanish;
+//! callers go on without it. What each caller stores has a time to live.
+
+mod memory;
+mod shared;
+
+use std::time::Duration;
+
+use crate::memory::Memory;
+use crate::shared::Shared;
+
+/// Redis is away, or answered something else than was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the backplane is away")]
+pub struct Away(#[from] redis::RedisError);
+
+/// Shared memory of all instances. Clones are the same memory.
+#[derive(Clone)]
+pub struct Backplane(Kind);
+
+#[derive(Clone)]
+enum Kind {
+    Memory(Memory),
+    Redis(Shared),
+}
+
+impl Backplane {
+    /// The memory of this process: for a single instance.
+    #[must_use]
+    pub fn in_process() -> Self {
+        Self(Kind::Memory(Memory::default()))
+    }
+
+    /// Redis at `url`; every key begins with `prefix`, so that installations can share one server.
+    ///
+    /// Does not wait for Redis: calls fail until it is there. Fails when `url` cannot be read.
+    pub fn redis(url: &str, prefix: &str) -> Result<Self, Away> {
+        Ok(Self(Kind::Redis(Shared::new(url, prefix)?)))
+    }
+
+    /// The value of `key`, if it is still there.
+    pub async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(memory.get(key)),
+            Kind::Redis(redis) => redis.get(key).await,
+        }
+    }
+
+    /// Keeps `value` under `key` for `ttl` at most.
+    pub async fn set(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<(), Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(memory.set(key, value, ttl)),
+            Kind::Redis(redis) => redis.set(key, value, ttl).await,
+        }
+    }
+
+    /// Adds one to the counter `key` and returns it. A counter that is not there counts as 0; it goes `ttl` after
+    /// its last increment.
+    pub async fn increment(&self, key: &str, ttl: Duration) -> Result<i64, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(memory.increment(key, ttl)),
+            Kind::Redis(redis) => redis.increment(key, ttl).await,
+        }
+    }
+
+    /// The counter `key`; 0 if it is not there.
+    pub async fn count(&self, key: &str) -> Result<i64, Away> {
+        let value = self.get(key).await?;
+        Ok(value.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok()).unwrap_or(0))
+    }
+
+    /// Whether the memory answers.
+    pub async fn probe(&self) -> Result<(), Away> {
+        match &self.0 {
+            Kind::Memory(_) => Ok(()),
+            Kind::Redis(redis) => redis.ping().await,
+        }
+    }
+
+    /// Whether it is a server of its own, that can be away.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        matches!(self.0, Kind::Redis(_))
+    }
+}

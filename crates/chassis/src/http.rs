@@ -1,0 +1,289 @@
+//! The HTTP server of a service: the same request span, request id, access log, metrics and error format everywhere.
+
+use std::borrow::Cow;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{KeepAlive, StatusCode};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer, ResponseError as _, web};
+use common::problem::kinds;
+use common::{Problem, Verifier};
+use opentelemetry::global;
+use opentelemetry::propagation::{Extractor, Injector};
+use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::secrets::random_hex;
+
+/// The header that names a request in logs, from the gateway to the last service.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Bodies of JSON requests are at most this long, in bytes, unless a route says otherwise.
+pub const JSON_LIMIT: usize = 64 * 1024;
+/// How long an idle connection stays open. Above the 30 s after which the gateway lets go of one, so that the
+/// gateway never sends a request into a connection that is just closing.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A client that has not sent a request's head by then is slow, broken or hostile.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a service adds to its server.
+pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
+
+/// Who sends requests here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edge {
+    /// Anyone: request ids from outside are not taken over.
+    Public,
+    /// The gateway.
+    Internal,
+}
+
+/// The pattern of the route that handles a request, for metrics and logs. A handler that routes by itself, as the
+/// gateway does, puts it into the request's extensions.
+#[derive(Debug, Clone)]
+pub struct RoutePattern(pub Cow<'static, str>);
+
+/// The path and query of a request as they may be logged, where the usual redaction is not enough.
+#[derive(Debug, Clone)]
+pub struct LoggedTarget(pub String);
+
+/// The id of the request in hand, from its extensions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId(pub String);
+
+/// How a server is run.
+pub struct Options {
+    /// In logs and metrics.
+    pub service: &'static str,
+    pub edge: Edge,
+    /// Worker threads.
+    pub workers: usize,
+    /// How long requests in flight may take when the server stops.
+    pub drain: Duration,
+}
+
+/// A server on `listener`. It does nothing until it is awaited.
+pub fn server(listener: TcpListener, options: Options, verifier: Verifier, routes: Routes) -> std::io::Result<Server> {
+    let Options { service, edge, workers, drain } = options;
+    let server = HttpServer::new(move || {
+        let routes = Arc::clone(&routes);
+        App::new()
+            .wrap(from_fn(move |request, next| observe(service, edge, request, next)))
+            .app_data(web::Data::new(verifier.clone()))
+            .app_data(web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _| json_problem(&error).into()))
+            .app_data(web::QueryConfig::default().error_handler(|error, _| query_problem(&error).into()))
+            .app_data(web::PathConfig::default().error_handler(|error, request| path_problem(&error, request).into()))
+            .default_service(web::to(no_such_path))
+            .configure(move |config| routes(config))
+    });
+    Ok(server
+        .workers(workers)
+        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
+        .client_request_timeout(HEAD_TIMEOUT)
+        // Without it, Nagle's algorithm holds back the last part of an answer for up to 40 ms.
+        .tcp_nodelay(true)
+        .shutdown_timeout(drain.as_secs())
+        .disable_signals()
+        .listen(listener)?
+        .run())
+}
+
+async fn no_such_path(request: HttpRequest) -> HttpResponse {
+    kinds::NO_SUCH_PATH.say(format!("nothing is at {}", request.path())).error_response()
+}
+
+fn json_problem(error: &JsonPayloadError) -> Problem {
+    match error {
+        JsonPayloadError::OverflowKnownLength { limit, .. } | JsonPayloadError::Overflow { limit } => {
+            kinds::BODY_TOO_LARGE.say(format!("the body may have at most {limit} bytes")).with("max_bytes", limit)
+        }
+        JsonPayloadError::ContentType => {
+            kinds::UNSUPPORTED_MEDIA_TYPE.say("send JSON, with `Content-Type: application/json`")
+        }
+        JsonPayloadError::Deserialize(error) => kinds::BAD_REQUEST.say(format!("the body cannot be read: {error}")),
+        _ => kinds::BAD_REQUEST.say("the body did not arrive whole"),
+    }
+}
+
+fn query_problem(error: &QueryPayloadError) -> Problem {
+    kinds::BAD_REQUEST.say(format!("the query cannot be read: {error}"))
+}
+
+/// A path that cannot be an id names nothing, so it is not found rather than wrong.
+fn path_problem(_: &PathError, request: &HttpRequest) -> Problem {
+    kinds::NO_SUCH_PATH.say(format!("nothing is at {}", request.path()))
+}
+
+/// Everything that happens around each request.
+async fn observe(
+    service: &'static str,
+    edge: Edge,
+    request: ServiceRequest,
+    next: Next<impl MessageBody + 'static>,
+) -> Result<ServiceResponse, actix_web::Error> {
+    let start = Instant::now();
+    let request_id = match edge {
+        Edge::Public => None,
+        Edge::Internal => request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned),
+    }
+    .unwrap_or_else(|| random_hex(16));
+    request.extensions_mut().insert(RequestId(request_id.clone()));
+    let method = request.method().clone();
+
+    let span = tracing::info_span!(
+        "http.request",
+        otel.name = tracing::field::Empty,
+        otel.kind = "server",
+        http.request.method = %method,
+        http.route = tracing::field::Empty,
+        http.response.status_code = tracing::field::Empty,
+        service,
+        request_id,
+    );
+    let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+    // Fails only when nothing collects spans; then there is no trace to continue.
+    let _ = span.set_parent(parent);
+
+    let mut response = next.call(request).instrument(span.clone()).await?.map_into_boxed_body();
+
+    if is_bare_refusal(&response) {
+        let problem = kinds::METHOD_NOT_ALLOWED.say(format!("{method} is not possible at {}", response.request().path()));
+        let refusal = span.in_scope(|| problem.error_response());
+        let allow = response.headers().get(actix_web::http::header::ALLOW).cloned();
+        response = response.into_response(refusal);
+        if let Some(allow) = allow {
+            response.headers_mut().insert(actix_web::http::header::ALLOW, allow);
+        }
+    }
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+
+    let status = response.status().as_u16();
+    let route = route_of(&response);
+    span.record("otel.name", format!("{method} {route}"));
+    span.record("http.route", &*route);
+    span.record("http.response.status_code", status);
+    let took = start.elapsed();
+    metrics::histogram!(
+        "http_request_duration_seconds",
+        "service" => service, "method" => method.to_string(), "route" => route.to_string(), "status" => status.to_string(),
+    )
+    .record(took.as_secs_f64());
+    let target = target_of(&response);
+    span.in_scope(|| {
+        tracing::info!(
+            target: "access",
+            %method, target, route = &*route, status, took_ms = took.as_secs_f64() * 1000.0,
+            client = client_of(edge, response.request()),
+            "request"
+        );
+    });
+    Ok(response)
+}
+
+/// Whether actix refused the method by itself, with an empty body.
+fn is_bare_refusal(response: &ServiceResponse) -> bool {
+    response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0))
+}
+
+/// The pattern of the route, never the path: paths have no bound, and a metric needs one.
+fn route_of(response: &ServiceResponse) -> Cow<'static, str> {
+    let request = response.request();
+    if let Some(RoutePattern(pattern)) = request.extensions().get() {
+        return pattern.clone();
+    }
+    request.match_pattern().map_or(Cow::Borrowed("none"), Cow::Owned)
+}
+
+fn target_of(response: &ServiceResponse) -> String {
+    let request = response.request();
+    if let Some(LoggedTarget(target)) = request.extensions().get() {
+        return target.clone();
+    }
+    redact(request.path(), request.query_string())
+}
+
+/// Where the request came from: the peer, or what the gateway says of it.
+fn client_of(edge: Edge, request: &HttpRequest) -> String {
+    let told = match edge {
+        Edge::Public => None,
+        Edge::Internal => request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok()),
+    };
+    match (told, request.peer_addr()) {
+        (Some(told), _) => told.to_owned(),
+        (None, Some(peer)) => peer.ip().to_string(),
+        (None, None) => String::new(),
+    }
+}
+
+/// Parameters that carry secrets, by the last word of their name.
+const SECRET_WORDS: &[&str] = &["token", "secret", "key", "ticket", "code", "password", "jwt", "signature", "auth"];
+
+/// A path and query as they may be logged: values of parameters that carry secrets are replaced by `…`.
+#[must_use]
+pub fn redact(path: &str, query: &str) -> String {
+    if query.is_empty() {
+        return path.to_owned();
+    }
+    let shown: Vec<_> = query
+        .split('&')
+        .map(|pair| {
+            let name = pair.split_once('=').map_or(pair, |(name, _)| name);
+            let plain: String = name.to_ascii_lowercase().chars().filter(char::is_ascii_alphanumeric).collect();
+            // A name that is itself encoded is not worth decoding: it is hidden.
+            let is_secret = name.contains('%') || SECRET_WORDS.iter().any(|word| plain.ends_with(word));
+            if is_secret { format!("{}=…", name.split('%').next().unwrap_or_default()) } else { pair.to_owned() }
+        })
+        .collect();
+    format!("{path}?{}", shown.join("&"))
+}
+
+/// Reads trace headers of a request.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
+/// The `traceparent` (W3C) of the current span, for a request or a message that continues it.
+#[must_use]
+pub fn traceparent() -> Option<String> {
+    #[derive(Default)]
+    struct Carrier(Option<String>);
+    impl Injector for Carrier {
+        fn set(&mut self, name: &str, value: String) {
+            if name == "traceparent" {
+                self.0 = Some(value);
+            }
+        }
+    }
+    let mut carrier = Carrier::default();
+    let context = tracing::Span::current().context();
+    global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut carrier));
+    carrier.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn secrets_in_a_query_are_not_shown() {
+        let shown = redact("/ws", "room_id=7&token=abc&access_token=abc&streamKey=abc&t%6fken=abc&Ticket=abc");
+        assert_eq!(shown, "/ws?room_id=7&token=…&access_token=…&streamKey=…&t=…&Ticket=…");
+        assert_eq!(redact("/streams", ""), "/streams");
+    }
+}

@@ -1,0 +1,357 @@
+//! Starts services in one process, and stops them.
+//!
+//! The order is: read all configuration, connect, migrate, start each service, serve. So a process that answers is
+//! one whose configuration is whole and whose tables are there.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{HttpResponse, web};
+use anyhow::Context as _;
+use backplane::Backplane;
+use common::{Secret, SharedClock, Verifier};
+use outbox::{Amqp, AmqpOptions, Local, Relay, Transport};
+
+use crate::embedded_postgres::EmbeddedPostgres;
+use crate::env::{ConfigError, Env, Origin};
+use crate::health::{Health, Importance};
+use crate::service::{Context, Core, Service, Start};
+use crate::tasks::Tasks;
+use crate::{admin, db, http, keys, telemetry};
+
+/// The schema of the in-process transport.
+const BROKER_SCHEMA: &str = "broker";
+/// Connections that the in-process transport may hold: it writes little.
+const BROKER_POOL: usize = 8;
+/// How long to wait, at start, for what is still starting itself. Then the process serves, and is not ready.
+const READY_PATIENCE: Duration = Duration::from_secs(10);
+/// The private port stands this much above the public one.
+const ADMIN_OFFSET: u16 = 1000;
+
+/// Services that run in this process.
+pub struct Running {
+    servers: Vec<ServerHandle>,
+    addresses: BTreeMap<&'static str, SocketAddr>,
+    admin: SocketAddr,
+    /// What the person who started them should read: a label and a text.
+    pub announcements: Vec<(&'static str, String)>,
+    tasks: Tasks,
+    health: Health,
+    postgres: Option<EmbeddedPostgres>,
+    drain: Duration,
+}
+
+/// Where the tables of each service are.
+pub(crate) struct Databases {
+    shared: Option<Secret>,
+    postgres: Option<EmbeddedPostgres>,
+}
+
+impl Databases {
+    /// `DATABASE_URL`, or the embedded server, if any of `services` has tables.
+    pub(crate) async fn open(services: &[Service], core: &Core) -> anyhow::Result<Self> {
+        if let Some(url) = &core.database_url {
+            return Ok(Self { shared: Some(url.clone()), postgres: None });
+        }
+        if services.iter().all(|service| service.migrations.is_none()) {
+            return Ok(Self { shared: None, postgres: None });
+        }
+        let postgres = EmbeddedPostgres::open(&core.data_dir, core.pg_bin_dir.as_deref()).await?;
+        Ok(Self { shared: Some(postgres.url().clone()), postgres: Some(postgres) })
+    }
+
+    /// The database of `service`: its own `<NAME>_DATABASE_URL`, else the one that all share.
+    fn of(&self, service: &Service, env: &Env) -> anyhow::Result<Secret> {
+        let own = own_database_url(service, env)?;
+        own.or_else(|| self.shared.clone()).context("no database")
+    }
+
+    pub(crate) async fn stop(self) {
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await;
+        }
+    }
+}
+
+pub(crate) fn own_database_url(service: &Service, env: &Env) -> Result<Option<Secret>, ConfigError> {
+    env.optional(&service.setting("DATABASE_URL"), "`DATABASE_URL`", "A database for this service alone.")
+}
+
+/// Where `service` listens. With others in its process, a service behind the gateway takes any free port.
+pub(crate) fn listen_address(service: &Service, env: &Env, is_alone: bool) -> Result<SocketAddr, ConfigError> {
+    let port = if is_alone || service.edge == http::Edge::Public { service.port } else { 0 };
+    let default = format!("127.0.0.1:{port}");
+    env.read(&service.setting("LISTEN"), &default, "Where this service listens. Port 0: any that is free; so it is by default behind a gateway in the same process.")
+}
+
+fn admin_address(services: &[Service], env: &Env) -> Result<SocketAddr, ConfigError> {
+    let public = services.iter().find(|service| service.edge == http::Edge::Public);
+    let port = public.or(services.first()).map_or(0, |service| service.port + ADMIN_OFFSET);
+    let default = format!("127.0.0.1:{port}");
+    env.read("ADMIN_LISTEN", &default, "The private port of the process: `/livez`, `/readyz`, `/metrics`. By default 1000 above the port of its service, of the gateway if it has several.")
+}
+
+fn auth_url(env: &Env) -> Result<Origin, ConfigError> {
+    env.read("AUTH_URL", "http://127.0.0.1:8081", "The auth service, whose keys verify tokens. In the same process: its own address.")
+}
+
+/// Reads everything that `services` read, without starting anything.
+pub(crate) fn read_all(services: &[Service], env: &Env) -> Result<(Core, Vec<Start>), ConfigError> {
+    let core = Core::from_env(env)?;
+    admin_address(services, env)?;
+    auth_url(env)?;
+    let mut starts = Vec::new();
+    for service in services {
+        listen_address(service, env, services.len() == 1)?;
+        if service.migrations.is_some() {
+            own_database_url(service, env)?;
+        }
+        starts.push((service.load)(env, &core)?);
+    }
+    Ok((core, starts))
+}
+
+/// Brings the tables of `services`, and those of the in-process transport where it is used, up to date.
+pub(crate) async fn migrate(services: &[Service], env: &Env, core: &Core, databases: &Databases) -> anyhow::Result<()> {
+    for service in services {
+        if let Some(migrations) = service.migrations {
+            let sources = vec![outbox::MIGRATIONS, migrations()];
+            db::migrate(&databases.of(service, env)?, service.name, sources).await?;
+        }
+    }
+    if let (None, Some(url)) = (&core.amqp_url, &databases.shared) {
+        db::migrate(url, BROKER_SCHEMA, vec![outbox::BROKER_MIGRATIONS]).await?;
+    }
+    Ok(())
+}
+
+/// What carries events: RabbitMQ if `AMQP_URL` is set, else tables in the shared database. `None` without either.
+pub(crate) fn transport(process: &str, core: &Core, databases: &Databases) -> anyhow::Result<Option<Transport>> {
+    if let Some(url) = &core.amqp_url {
+        let options = AmqpOptions {
+            url: url.clone(),
+            namespace: core.amqp_namespace.clone(),
+            process: process.to_owned(),
+            subscriptions: events::SUBSCRIPTIONS,
+        };
+        return Ok(Some(Transport::Amqp(Amqp::new(options).context("AMQP_URL")?)));
+    }
+    let Some(url) = &databases.shared else { return Ok(None) };
+    let pool = db::pool(url, BROKER_SCHEMA, BROKER_POOL)?;
+    Ok(Some(Transport::Local(Local::new(pool, events::SUBSCRIPTIONS))))
+}
+
+/// Starts `services` in this process. `process` names it where it connects to.
+///
+/// Returns when they serve and have answered that they are ready, or after ten seconds without: then readiness says
+/// what is missing, and they go on trying.
+pub async fn start(process: &str, services: &[Service], env: &Env, clock: SharedClock) -> anyhow::Result<Running> {
+    let metrics = telemetry::metrics()?;
+    // Whether TLS is used depends on addresses; its provider has to be named once, and a repeat changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+
+    let is_alone = services.len() == 1;
+    let mut listeners = Vec::new();
+    let mut addresses = BTreeMap::new();
+    for service in services {
+        let listener = bind(&service.setting("LISTEN"), listen_address(service, env, is_alone)?)?;
+        let address = listener.local_addr()?;
+        let name = service.name;
+        env.derive(&service.setting("URL"), format!("http://{address}"), format!("{name} in this process"));
+        if service.edge == http::Edge::Public {
+            env.derive("PUBLIC_URL", format!("http://{address}"), format!("{name} in this process"));
+        }
+        addresses.insert(name, address);
+        listeners.push(listener);
+    }
+    let admin_listener = bind("ADMIN_LISTEN", admin_address(services, env)?)?;
+    let (core, starts) = read_all(services, env)?;
+
+    let databases = Databases::open(services, &core).await?;
+    migrate(services, env, &core, &databases).await?;
+    let transport = transport(process, &core, &databases)?;
+
+    let tasks = Tasks::default();
+    let health = Health::default();
+    let verifier = Verifier::new(&core.issuer, clock.clone());
+    tasks.spawn(keys::keep_fresh(verifier.clone(), auth_url(env)?, reqwest::Client::new(), tasks.shutdown()));
+    watch_keys(&health, &verifier);
+    let backplane = backplane(&core)?;
+    watch_backplane(&health, &backplane);
+
+    let mut servers = Vec::new();
+    let mut announcements = Vec::new();
+    for ((service, start), listener) in services.iter().zip(starts).zip(listeners) {
+        let pool = match service.migrations {
+            Some(_) => Some(db::pool(&databases.of(service, env)?, service.name, core.pool_size)?),
+            None => None,
+        };
+        let context = Context {
+            clock: clock.clone(),
+            verifier: verifier.clone(),
+            tasks: tasks.clone(),
+            health: health.clone(),
+            backplane: backplane.clone(),
+            pool: pool.clone(),
+        };
+        let app = start(context).await.with_context(|| format!("{} did not start", service.name))?;
+        if let (Some(pool), Some(transport)) = (pool, &transport) {
+            watch_database(&health, service.name, &pool);
+            let relay = Relay::new(pool.clone(), transport.clone());
+            watch_relay(&health, service.name, relay.health());
+            tasks.spawn(relay.run(tasks.shutdown()));
+            for (queue, consume) in app.consumers {
+                watch_consumer(&health, queue, consume(pool.clone(), transport.clone(), &tasks));
+            }
+        }
+        announcements.extend(app.announcements);
+        let options =
+            http::Options { service: service.name, edge: service.edge, workers: core.workers, drain: core.drain };
+        let (openapi, routes) = ((service.openapi)(), app.routes);
+        let routes: http::Routes = std::sync::Arc::new(move |config| {
+            let document = openapi.clone();
+            config.route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))));
+            routes(config);
+        });
+        let server = http::server(listener, options, verifier.clone(), routes)?;
+        servers.push(server.handle());
+        tasks.spawn(serve(service.name, server));
+    }
+    let admin = admin_listener.local_addr()?;
+    let server = admin::server(admin_listener, health.clone(), metrics)?;
+    let admin_handle = server.handle();
+    tasks.spawn(serve("admin", server));
+    // The private port is the last to close: it tells that the process is stopping.
+    servers.insert(0, admin_handle);
+
+    let running = Running {
+        servers,
+        addresses,
+        admin,
+        announcements,
+        tasks,
+        health,
+        postgres: databases.postgres,
+        drain: core.drain,
+    };
+    running.wait_until_ready().await;
+    Ok(running)
+}
+
+fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).with_context(|| format!("{setting}: {address} is not free; set another"))
+}
+
+async fn serve(name: &'static str, server: actix_web::dev::Server) {
+    if let Err(error) = server.await {
+        tracing::error!(name, %error, "a server ended");
+    }
+}
+
+fn backplane(core: &Core) -> anyhow::Result<Backplane> {
+    match &core.redis_url {
+        Some(url) => Backplane::redis(url.expose(), &core.redis_prefix).context("REDIS_URL"),
+        None => Ok(Backplane::in_process()),
+    }
+}
+
+fn watch_keys(health: &Health, verifier: &Verifier) {
+    let verifier = verifier.clone();
+    health.check("keys", Importance::Required, move || {
+        let has_keys = verifier.has_keys();
+        Box::pin(async move {
+            if has_keys { Ok(()) } else { Err("the keys that verify tokens are not loaded from auth yet".to_owned()) }
+        })
+    });
+}
+
+fn watch_backplane(health: &Health, backplane: &Backplane) {
+    if backplane.is_remote() {
+        let backplane = backplane.clone();
+        health.check("redis", Importance::Helpful, move || {
+            let backplane = backplane.clone();
+            Box::pin(async move { backplane.probe().await.map_err(|error| common::problem::chain(&error)) })
+        });
+    }
+}
+
+fn watch_database(health: &Health, service: &str, pool: &db::Pool) {
+    let pool = pool.clone();
+    health.check(format!("{service}.postgresql"), Importance::Required, move || Box::pin(db::probe(pool.clone())));
+}
+
+fn watch_relay(health: &Health, service: &str, relay: tokio::sync::watch::Receiver<outbox::RelayHealth>) {
+    health.check(format!("{service}.events.out"), Importance::Helpful, move || {
+        let health = relay.borrow().clone();
+        Box::pin(async move {
+            match health.problem {
+                None => Ok(()),
+                Some(problem) => Err(format!("{} events wait: {problem}", health.waiting)),
+            }
+        })
+    });
+}
+
+fn watch_consumer(
+    health: &Health,
+    queue: &'static str,
+    consumer: tokio::sync::watch::Receiver<outbox::ConsumerHealth>,
+) {
+    health.check(format!("{queue}.events.in"), Importance::Helpful, move || {
+        let problem = consumer.borrow().problem.clone();
+        Box::pin(async move { problem.map_or(Ok(()), Err) })
+    });
+}
+
+impl Running {
+    /// Where the service of this name listens; `None` when it does not run here.
+    #[must_use]
+    pub fn address(&self, service: &str) -> Option<SocketAddr> {
+        self.addresses.get(service).copied()
+    }
+
+    /// The private port: `/livez`, `/readyz`, `/metrics`.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    async fn wait_until_ready(&self) {
+        let deadline = tokio::time::Instant::now() + READY_PATIENCE;
+        while !self.health.report().await.is_ready() && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What is missing, in words; empty when everything is there.
+    pub async fn complaints(&self) -> Vec<String> {
+        let checks = self.health.report().await.checks;
+        checks.into_iter().filter(|(_, state)| state != "ok").map(|(name, state)| format!("{name}: {state}")).collect()
+    }
+
+    /// Stops in order: no longer ready, requests in hand finish, tasks end, and last the embedded database.
+    ///
+    /// Requests and tasks that take longer than `SHUTDOWN_DEADLINE` are left behind.
+    pub async fn stop(self) {
+        self.health.stopping();
+        let servers = async {
+            // Last started, first stopped: the gateway, if it is here, lets go of the others before they close.
+            for server in self.servers.iter().rev() {
+                server.stop(true).await;
+            }
+        };
+        let deadline = tokio::time::Instant::now() + self.drain;
+        if tokio::time::timeout_at(deadline, servers).await.is_err() {
+            tracing::warn!("requests were still running at the deadline");
+        }
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_secs(1));
+        if !self.tasks.stop(left).await {
+            tracing::warn!("tasks were still running at the deadline");
+        }
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a service is to the process that runs it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use backplane::Backplane;
+use common::{Kind, Secret, SharedClock, Verifier};
+use diesel_migrations::EmbeddedMigrations;
+use futures_util::future::BoxFuture;
+use outbox::Transport;
+use tokio::sync::watch;
+use utoipa::openapi::OpenApi;
+
+use crate::db::Pool;
+use crate::env::{ConfigError, Env, Origin, Stage};
+use crate::health::Health;
+use crate::http::{Edge, Routes};
+use crate::tasks::Tasks;
+use crate::telemetry;
+
+/// A service, as a constant: `pub const SERVICE: chassis::Service`.
+#[derive(Clone, Copy)]
+pub struct Service {
+    /// Lower case. Its schema, its `--target`, and in upper case the beginning of its settings' names.
+    pub name: &'static str,
+    /// One sentence, for `--help` and documents.
+    pub about: &'static str,
+    /// Where it listens on loopback when it runs alone; its private port is 1000 higher.
+    pub port: u16,
+    pub edge: Edge,
+    /// Its tables. `None`: it has no database, sends no events and consumes none.
+    pub migrations: Option<fn() -> EmbeddedMigrations>,
+    /// Its own kinds of problems, beside those that every service has.
+    pub problems: &'static [Kind],
+    /// Its API, with canonical paths.
+    pub openapi: fn() -> OpenApi,
+    /// Reads its configuration, and returns how to start with it.
+    pub load: fn(&Env, &Core) -> Result<Start, ConfigError>,
+}
+
+impl Service {
+    /// The name of one of its settings: `GATEWAY_LISTEN`.
+    pub(crate) fn setting(&self, suffix: &str) -> String {
+        format!("{}_{suffix}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+}
+
+/// Starts a service whose configuration was read.
+pub type Start = Box<dyn FnOnce(Context) -> BoxFuture<'static, anyhow::Result<App>> + Send>;
+
+/// What a service is given when it starts.
+pub struct Context {
+    pub clock: SharedClock,
+    pub verifier: Verifier,
+    pub tasks: Tasks,
+    pub health: Health,
+    pub backplane: Backplane,
+    /// Connections to the service's own schema.
+    pub(crate) pool: Option<Pool>,
+}
+
+impl Context {
+    /// Connections to the service's own schema, which is migrated.
+    ///
+    /// Fails when the service declares no migrations.
+    pub fn pool(&self) -> anyhow::Result<Pool> {
+        self.pool.clone().context("this service declares no migrations, so it has no database")
+    }
+}
+
+/// Starts a consumer, and returns how it is doing.
+pub(crate) type Consume =
+    Box<dyn FnOnce(Pool, Transport, &Tasks) -> watch::Receiver<outbox::ConsumerHealth> + Send>;
+
+/// A service that is ready to be served.
+pub struct App {
+    pub(crate) routes: Routes,
+    pub(crate) consumers: Vec<(&'static str, Consume)>,
+    pub(crate) announcements: Vec<(&'static str, String)>,
+}
+
+impl App {
+    /// An app that serves `routes` and consumes nothing.
+    pub fn new(routes: impl Fn(&mut actix_web::web::ServiceConfig) + Send + Sync + 'static) -> Self {
+        Self { routes: Arc::new(routes), consumers: Vec::new(), announcements: Vec::new() }
+    }
+
+    /// Lets `handler` have the events of `queue`, one of [`events::SUBSCRIPTIONS`].
+    #[must_use]
+    pub fn consume(mut self, queue: &'static str, handler: impl outbox::Handler) -> Self {
+        self.consumers.push((
+            queue,
+            Box::new(move |pool, transport, tasks| {
+                let consumer = outbox::Consumer::new(queue, pool, transport, handler);
+                let health = consumer.health();
+                tasks.spawn(consumer.run(tasks.shutdown()));
+                health
+            }),
+        ));
+        self
+    }
+
+    /// What the person who starts it should read: a label and a text. Never logged.
+    #[must_use]
+    pub fn announce(mut self, lines: Vec<(&'static str, String)>) -> Self {
+        self.announcements.extend(lines);
+        self
+    }
+}
+
+/// The settings that every process reads.
+#[derive(Debug, Clone)]
+pub struct Core {
+    pub stage: Stage,
+    pub data_dir: PathBuf,
+    /// The address that people and clients use.
+    pub public_url: Origin,
+    pub(crate) telemetry: telemetry::Config,
+    pub(crate) database_url: Option<Secret>,
+    pub(crate) pool_size: usize,
+    pub(crate) pg_bin_dir: Option<PathBuf>,
+    pub(crate) amqp_url: Option<Secret>,
+    pub(crate) amqp_namespace: String,
+    pub(crate) redis_url: Option<Secret>,
+    pub(crate) redis_prefix: String,
+    pub(crate) workers: usize,
+    pub(crate) drain: Duration,
+    /// Whose tokens are accepted here.
+    pub issuer: String,
+}
+
+impl Core {
+    pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
+        let stage = env.read("AMPHI_ENV", "development", "`production` refuses missing or guessable secrets and sends cookies over HTTPS only.")?;
+        Ok(Self {
+            stage,
+            data_dir: env.read("AMPHI_DATA_DIR", ".amphi", "The folder for everything written on embedded defaults: the database, generated secrets.")?,
+            public_url: env.read("PUBLIC_URL", "http://127.0.0.1:8080", "The address of the gateway as clients see it. With the gateway in the same process: its own address.")?,
+            database_url: env.optional("DATABASE_URL", "a private PostgreSQL in `AMPHI_DATA_DIR`", "PostgreSQL, `postgres://user:password@host:port/database`. Each service keeps to a schema of its own in it.")?,
+            pool_size: env.read("DATABASE_POOL_SIZE", "10", "The most connections a service holds to its schema.")?,
+            pg_bin_dir: env.optional("PG_BIN_DIR", "the newest installed, else downloaded once with npm", "Where `initdb` and `postgres` are, for the private PostgreSQL.")?,
+            amqp_url: env.optional("AMQP_URL", "events stay in PostgreSQL", "RabbitMQ, `amqp://user:password@host:port/vhost`, that carries events between services.")?,
+            amqp_namespace: env.read("AMQP_NAMESPACE", "amphi", "What the names of exchange and queues begin with, so that installations can share one RabbitMQ.")?,
+            redis_url: env.optional("REDIS_URL", "memory of the process, for one instance a service", "Redis, `redis://host:port`, for what instances of a service share in memory.")?,
+            redis_prefix: env.read("REDIS_PREFIX", "amphi", "What keys in Redis begin with, so that installations can share one Redis.")?,
+            workers: env.read("HTTP_WORKERS", "2", "Worker threads of each HTTP server.")?,
+            drain: env.read("SHUTDOWN_DEADLINE", "20s", "How long requests and tasks in hand may take when the process is asked to stop.")?,
+            issuer: env.read("JWT_ISSUER", "amphi", "Who tokens are from: those of another installation with another name are refused.")?,
+            telemetry: telemetry::Config::from_env(env, stage)?,
+        })
+    }
+}

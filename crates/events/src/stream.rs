@@ -1,0 +1,127 @@
+//! Events that stream publishes. In order within one stream.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{BroadcastId, StreamId, UserId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::Event;
+
+/// A stream is on air: viewers can play it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamWentLive {
+    pub stream_id: StreamId,
+    pub broadcast_id: BroadcastId,
+    /// The stream's owner.
+    pub user_id: UserId,
+    /// What viewers ask for. It is public; the key that the encoder publishes with is not in any event.
+    pub playback_id: Uuid,
+    /// RFC 3339, UTC.
+    pub started_at: DateTime<Utc>,
+}
+
+/// A stream is off the air. One for every [`StreamWentLive`], and after it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamEnded {
+    pub stream_id: StreamId,
+    pub broadcast_id: BroadcastId,
+    /// The stream's owner.
+    pub user_id: UserId,
+    /// RFC 3339, UTC.
+    pub started_at: DateTime<Utc>,
+    /// RFC 3339, UTC. Not before `started_at`.
+    pub ended_at: DateTime<Utc>,
+    pub reason: EndReason,
+}
+
+/// Why a stream is off the air.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EndReason {
+    /// The encoder stopped publishing.
+    Left,
+    /// The media server had not reported the encoder for too long.
+    Stale,
+    /// The owner ended it.
+    StoppedByOwner,
+    /// Another encoder took over with the same key.
+    Replaced,
+}
+
+/// The recording of a broadcast is complete and can be fetched from the media server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RecordingReady {
+    pub stream_id: StreamId,
+    pub broadcast_id: BroadcastId,
+    /// The stream's owner.
+    pub user_id: UserId,
+    pub playback_id: Uuid,
+    /// The media server that holds the file, as it is named in the configuration.
+    pub media_server: String,
+    /// The file, as that media server names it.
+    pub path: String,
+    /// RFC 3339, UTC.
+    pub ready_at: DateTime<Utc>,
+}
+
+impl Event for StreamWentLive {
+    const NAME: &'static str = "stream.live.started.v1";
+    const SUMMARY: &'static str = "A stream went on air.";
+
+    fn example() -> Self {
+        Self {
+            stream_id: StreamId(42),
+            broadcast_id: BroadcastId(7),
+            user_id: example_user(),
+            playback_id: example_playback(),
+            started_at: example_start(),
+        }
+    }
+}
+
+impl Event for StreamEnded {
+    const NAME: &'static str = "stream.live.ended.v1";
+    const SUMMARY: &'static str = "A stream went off the air.";
+
+    fn example() -> Self {
+        Self {
+            stream_id: StreamId(42),
+            broadcast_id: BroadcastId(7),
+            user_id: example_user(),
+            started_at: example_start(),
+            ended_at: example_start() + TimeDelta::minutes(90),
+            reason: EndReason::Left,
+        }
+    }
+}
+
+impl Event for RecordingReady {
+    const NAME: &'static str = "stream.recording.ready.v1";
+    const SUMMARY: &'static str = "The recording of a broadcast is complete.";
+
+    fn example() -> Self {
+        Self {
+            stream_id: StreamId(42),
+            broadcast_id: BroadcastId(7),
+            user_id: example_user(),
+            playback_id: example_playback(),
+            media_server: "nginx-rtmp".to_owned(),
+            path: "/var/recordings/7.flv".to_owned(),
+            ready_at: example_start() + TimeDelta::minutes(91),
+        }
+    }
+}
+
+fn example_user() -> UserId {
+    UserId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001))
+}
+
+fn example_playback() -> Uuid {
+    Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0002)
+}
+
+fn example_start() -> DateTime<Utc> {
+    // 2026-01-01T12:00:00Z.
+    DateTime::UNIX_EPOCH + TimeDelta::seconds(1_767_268_800)
+}

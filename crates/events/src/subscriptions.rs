@@ -1,0 +1,23 @@
+//! Which queue receives which events, and why.
+//!
+//! This is part of the shared contract, not of the consumer's code, because every process declares every queue
+//! when it connects: an event published before its consumer's first start waits for it.
+
+/// A queue and what it receives. One consumer reads it; several processes of that consumer take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subscription {
+    /// `<service>.<what for>`, lower case. It never changes: a queue under a new name starts empty.
+    pub queue: &'static str,
+    /// What it receives, as [`crate::matches`] reads it. A pattern may be added; one taken away stays bound on
+    /// brokers that have seen it, so a consumer ignores names that it does not know.
+    pub patterns: &'static [&'static str],
+    /// Why, in one sentence, for readers of the document.
+    pub purpose: &'static str,
+}
+
+/// Every queue of the house.
+pub const SUBSCRIPTIONS: &[Subscription] = &[Subscription {
+    queue: "stream.users",
+    patterns: &["auth.user.*.v1"],
+    purpose: "Stream keeps the names of users, so that a list of streams shows their owners.",
+}];

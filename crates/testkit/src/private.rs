@@ -1,0 +1,124 @@
+//! Servers of a test's own, to stop and kill.
+//!
+//! They are started by the scripts in `deploy/local`, keep their port and data when they are started again, and are
+//! removed with the value that stands for them. Starting takes: PostgreSQL 1 s, RabbitMQ 3 s, Redis nothing.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::services::workspace;
+
+/// A PostgreSQL server.
+#[derive(Debug)]
+pub struct Postgres(Server);
+
+/// A RabbitMQ node.
+#[derive(Debug)]
+pub struct RabbitMq(Server);
+
+/// A Redis server. It keeps nothing when it ends.
+#[derive(Debug)]
+pub struct Redis(Server);
+
+impl Postgres {
+    pub async fn private() -> Self {
+        Self(Server::start_new("postgres").await)
+    }
+
+    /// A superuser's address. The same for as long as this value lives.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/postgres", self.0.port)
+    }
+}
+
+impl RabbitMq {
+    pub async fn private() -> Self {
+        Self(Server::start_new("rabbitmq").await)
+    }
+
+    /// The same for as long as this value lives.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.0.port)
+    }
+}
+
+impl Redis {
+    pub async fn private() -> Self {
+        Self(Server::start_new("redis").await)
+    }
+
+    /// The same for as long as this value lives.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.0.port)
+    }
+}
+
+macro_rules! servers {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// End it as a crash would.
+            pub async fn kill(&self) {
+                self.0.run("kill").await;
+            }
+
+            /// End it in good order.
+            pub async fn stop(&self) {
+                self.0.run("stop").await;
+            }
+
+            /// Start it again. Returns when it answers.
+            pub async fn start(&self) {
+                self.0.run("start").await;
+            }
+        }
+    )*};
+}
+
+servers!(Postgres, RabbitMq, Redis);
+
+/// What the three have in common: a script of `deploy/local`, and the folder that it was given.
+#[derive(Debug)]
+struct Server {
+    kind: &'static str,
+    dir: PathBuf,
+    port: u16,
+}
+
+impl Server {
+    async fn start_new(kind: &'static str) -> Self {
+        let dir = std::env::temp_dir().join(format!("amphi-{kind}-{}", uuid::Uuid::now_v7().simple()));
+        let mut server = Self { kind, dir, port: 0 };
+        let port = server.run("start").await;
+        server.port = port.trim().parse().unwrap_or_else(|_| panic!("deploy/local/{kind} printed no port: {port}"));
+        server
+    }
+
+    /// Run the script and return what it printed. Panics with what it complained of when it fails.
+    async fn run(&self, action: &'static str) -> String {
+        let mut command = self.command(action);
+        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+        let output = output.unwrap_or_else(|error| panic!("deploy/local/{}: {error}", self.kind));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "deploy/local/{} {action}: {complaint}", self.kind);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn command(&self, action: &str) -> Command {
+        let mut command = Command::new(workspace().join("deploy/local").join(self.kind));
+        command.arg(action).arg(&self.dir).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = self.command("stop").stdout(Stdio::null()).stderr(Stdio::null()).status();
+        let removed = std::fs::canonicalize(&self.dir).and_then(std::fs::remove_dir_all);
+        if let Err(error) = stopped.map(drop).and(removed) {
+            eprintln!("{} stays: {error}", self.dir.display());
+        }
+    }
+}

@@ -1,0 +1,2 @@
+DROP TABLE tails;
+DROP TABLE messages;

@@ -1,0 +1,5 @@
+drop table recordings;
+drop table viewers;
+drop table broadcasts;
+drop table streams;
+drop table users;

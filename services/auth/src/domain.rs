@@ -1,0 +1,112 @@
+//! What an e-mail address, a name and a password may be. Parsed once, then trusted.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use common::{Invalid, Problem, Role, Secret, UserId};
+
+/// As the table of 003 has it, in characters.
+const LONGEST_TEXT: usize = 100;
+/// NIST SP 800-63B: at least 8, and long passphrases are welcome.
+const PASSWORD_LENGTHS: std::ops::RangeInclusive<usize> = 8..=128;
+
+/// An e-mail address in lower case: one address is one account, however it is typed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Email(String);
+
+impl Email {
+    /// Accepts what looks like an address; whether it exists only a mail can tell.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let text = text.trim();
+        if text.chars().count() > LONGEST_TEXT {
+            return Err("may have at most 100 characters");
+        }
+        let is_plain = !text.chars().any(|c| c.is_whitespace() || c.is_control());
+        let has_parts = text.rsplit_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty()
+                && !local.contains('@')
+                && domain.split('.').all(|label| !label.is_empty())
+                && domain.contains('.')
+        });
+        if is_plain && has_parts { Ok(Self(text.to_lowercase())) } else { Err("must be an e-mail address") }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What somebody registers with, checked.
+#[derive(Debug)]
+pub struct Registration {
+    pub email: Email,
+    pub password: Secret,
+    pub full_name: String,
+}
+
+impl Registration {
+    /// Names every field that is not valid, as the wire names it.
+    pub fn parse(email: &str, password: &str, full_name: &str) -> Result<Self, Problem> {
+        let mut invalid = Invalid::default();
+        let email = Email::parse(email).unwrap_or_else(|reason| {
+            invalid.field("user_email", reason);
+            Email(String::new())
+        });
+        if !PASSWORD_LENGTHS.contains(&password.chars().count()) {
+            invalid.field("user_password", "must have from 8 to 128 characters");
+        }
+        let full_name = full_name.trim();
+        if full_name.is_empty() || full_name.chars().count() > LONGEST_TEXT {
+            invalid.field("user_fullname", "must have from 1 to 100 characters");
+        }
+        if full_name.chars().any(char::is_control) {
+            invalid.field("user_fullname", "must not have control characters");
+        }
+        invalid.or(Self { email, password: Secret::new(password), full_name: full_name.to_owned() })
+    }
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    pub user_id: UserId,
+    pub email: String,
+    pub full_name: String,
+    pub role: Role,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_one_account_however_it_is_typed() {
+        assert_eq!(Email::parse(" Ana@Example.org ").unwrap().as_str(), "ana@example.org");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        let long = format!("{}@example.org", "a".repeat(100));
+        for wrong in ["", "ana", "@example.org", "ana@", "ana@example", "a na@example.org", "a@b@c.org", "a\0@b.org", "ana@example..org", &long] {
+            assert!(Email::parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn every_wrong_field_is_named() {
+        let problem = Registration::parse("ana", "short", "").unwrap_err();
+        let fields = problem.body()["fields"].clone();
+        for name in ["user_email", "user_password", "user_fullname"] {
+            assert!(fields.get(name).is_some(), "{name} in {fields}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The tables of the schema `auth`. A connection in, domain types out.
+
+pub(crate) mod sessions;
+pub(crate) mod signing_keys;
+pub(crate) mod users;

@@ -1,0 +1,73 @@
+//! Live streams, and the webhooks of the media servers that carry them.
+//!
+//! - [`domain`]: streams, broadcasts, and what a title may be.
+//! - [`callback`]: what nginx-rtmp says, parsed; [`broadcasting`]: what follows from it.
+//! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
+//! - [`events`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
+
+pub mod callback;
+pub mod config;
+pub mod domain;
+pub mod error;
+pub mod routes;
+
+mod broadcasting;
+mod cache;
+mod names;
+mod reaper;
+mod store;
+
+use std::sync::Arc;
+
+use actix_web::web;
+use chassis::db::Pool;
+use chassis::http::Edge;
+use chassis::{ConfigError, Context, Core, Env, Service, Start};
+use common::SharedClock;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use utoipa::OpenApi as _;
+
+use crate::cache::Cache;
+use crate::config::Config;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/stream");
+
+/// The stream service.
+pub const SERVICE: Service = Service {
+    name: "stream",
+    about: "Live streams, and the webhooks of the media servers that carry them.",
+    port: 8082,
+    edge: Edge::Internal,
+    migrations: Some(|| MIGRATIONS),
+    problems: error::ALL,
+    openapi: routes::ApiDoc::openapi,
+    load,
+};
+
+/// What every handler can reach.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    pub(crate) clock: SharedClock,
+    pub(crate) cache: Cache,
+}
+
+fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
+    let config = Config::from_env(env, core)?;
+    Ok(Box::new(move |context| Box::pin(start(config, context))))
+}
+
+async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
+    let pool = context.pool()?;
+    let cache = Cache::new(context.backplane, config.cache_ttl);
+    let app = Arc::new(App { config, pool, clock: context.clock, cache });
+    context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
+    let ingest = app.config.ingest_url.clone();
+    let data = web::Data::from(app);
+    Ok(chassis::App::new(move |service| {
+        service.app_data(data.clone());
+        routes::configure(service);
+    })
+    .consume("stream.users", names::Names)
+    .announce(vec![("publish to", format!("{ingest}/<stream key>"))]))
+}

@@ -1,0 +1,82 @@
+//! What media servers tell us.
+
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpRequest, HttpResponse, web};
+use common::problem::kinds;
+
+use crate::App;
+use crate::broadcasting::{self, Answer};
+use crate::callback::Callback;
+use crate::error::StreamError;
+
+/// The header that carries the secret, where the media server or the proxy beside it can set one.
+const SECRET_HEADER: &str = "x-webhook-secret";
+/// The header that names the media server, where there are several.
+const SERVER_HEADER: &str = "x-media-server";
+/// A callback has at most a few fields of 256 bytes each, and a publisher's query.
+const LONGEST_BODY: usize = 16 * 1024;
+/// Names of media servers are hostnames.
+const LONGEST_SERVER: usize = 255;
+
+/// A media server's callback.
+///
+/// nginx-rtmp posts a form; the field `call` says what happened (`publish`, `update_publish`, `play`, `done`,
+/// `record_done`, …). Shows the secret in the header `X-Webhook-Secret`, in `?secret=`, or as the last part of the
+/// path. A `2xx` lets the encoder or player go on, `302` hands a broadcast on under its public name, anything else
+/// disconnects it.
+#[utoipa::path(
+    post,
+    path = "/api/v1/webhook/stream-event",
+    tag = "webhook",
+    params(
+        ("X-Webhook-Secret" = Option<String>, Header, description = "The shared secret"),
+        ("X-Media-Server" = Option<String>, Header, description = "Which media server calls, where there are several"),
+        ("secret" = Option<String>, Query, description = "The shared secret, where no header can be set"),
+    ),
+    request_body(content = String, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 204, description = "Go on"),
+        (status = 302, description = "Publish accepted: relay to `Location`"),
+        (status = 400, description = "`bad-request`: not a callback"),
+        (status = 401, description = "`webhook-secret-wrong`"),
+        (status = 403, description = "`wrong-stream-key`, or `broadcast-ended`"),
+        (status = 404, description = "`no-such-stream`: nothing is played under this name"),
+        (status = 409, description = "`already-live`: another encoder is on air with this key"),
+    )
+)]
+#[tracing::instrument(name = "stream.webhook.receive", skip_all)]
+pub(crate) async fn stream_event(
+    app: web::Data<App>,
+    request: HttpRequest,
+    body: web::Payload,
+) -> Result<HttpResponse, StreamError> {
+    if !shows_secret(&app, &request) {
+        return Err(StreamError::WrongSecret);
+    }
+    let too_large = || kinds::BODY_TOO_LARGE.say(format!("a callback has at most {LONGEST_BODY} bytes"));
+    let body = body.to_bytes_limited(LONGEST_BODY).await.map_err(|_exceeded| too_large())?;
+    let body = body.map_err(|_broken| kinds::BAD_REQUEST.say("the body did not arrive whole"))?;
+    let callback = Callback::parse(&body).map_err(|missing| kinds::BAD_REQUEST.say(missing))?;
+    let media_server = header(&request, SERVER_HEADER).filter(|name| name.len() <= LONGEST_SERVER).unwrap_or("default");
+    Ok(match broadcasting::react(&app, media_server, callback).await? {
+        Answer::Fine => HttpResponse::NoContent().finish(),
+        Answer::PublishAs(playback_id) => {
+            let address = format!("{}/{playback_id}", app.config.relay_url);
+            HttpResponse::Found().insert_header((LOCATION, address)).finish()
+        }
+    })
+}
+
+fn shows_secret(app: &App, request: &HttpRequest) -> bool {
+    let secret = &app.config.webhook_secret;
+    let in_query = || {
+        form_urlencoded::parse(request.query_string().as_bytes())
+            .any(|(name, value)| name == "secret" && secret.matches(&value))
+    };
+    let in_path = || request.match_info().get("secret").is_some_and(|value| secret.matches(value));
+    header(request, SECRET_HEADER).is_some_and(|value| secret.matches(value)) || in_query() || in_path()
+}
+
+fn header<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
+    request.headers().get(name)?.to_str().ok()
+}
