@@ -1,9 +1,12 @@
 //! A service's own schema: its pool, its migrations, and what a failure means to a client.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use common::{Problem, Secret};
+use diesel::migration::{Migration, MigrationSource as _};
+use diesel::pg::Pg;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel_async::pooled_connection::deadpool::{Object, PoolError};
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod, deadpool};
@@ -80,6 +83,7 @@ pub async fn migrate(url: &Secret, schema: &'static str, sources: Vec<EmbeddedMi
         runtime.block_on(async move {
             let conn = AsyncPgConnection::establish(url.expose()).await?;
             let mut harness = AsyncMigrationHarness::new(conn);
+            refuse_doubles(&sources)?;
             let mut ran = 0;
             for source in sources {
                 ran += harness.run_pending_migrations(source).map_err(|error| anyhow!(error))?.len();
@@ -92,6 +96,19 @@ pub async fn migrate(url: &Secret, schema: &'static str, sources: Vec<EmbeddedMi
     // The lock goes with its connection.
     drop(lock);
     tracing::info!(schema, ran, "the schema is up to date");
+    Ok(())
+}
+
+/// Diesel knows a migration by its version alone and would silently skip the second of two that share one.
+fn refuse_doubles(sources: &[EmbeddedMigrations]) -> anyhow::Result<()> {
+    let mut seen = BTreeSet::new();
+    for source in sources {
+        let migrations: Vec<Box<dyn Migration<Pg>>> = source.migrations().map_err(|error| anyhow!(error))?;
+        for migration in migrations {
+            let version = migration.name().version().to_string();
+            ensure!(seen.insert(version.clone()), "two migrations of one schema have the version {version}");
+        }
+    }
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -68,18 +68,20 @@ impl EmbeddedPostgres {
         if !data.join("PG_VERSION").exists() {
             init(&binaries, &root, &data, account)?;
         }
-        let url = match running(&data) {
+        let (port, child) = match running(&data) {
             Some(server) => {
                 tracing::info!(port = server.port, "adopted the PostgreSQL that was left running");
-                url(server.port, &password)
+                (server.port, None)
             }
             None => {
                 // A server that was killed leaves its pid file, and may itself be left as a zombie for a moment.
                 remove_if_there(&data.join("postmaster.pid"))?;
-                url(start(&binaries, &root, &data, account)?, &password)
+                let (port, child) = start(&binaries, &root, &data, account)?;
+                (port, Some(child))
             }
         };
-        wait_until_ours(&url, &data, &root, deadline).await?;
+        let url = url(port, &password);
+        wait_until_ours(&url, &data, &root, child, deadline).await?;
         Ok(Self { url, owned: Some(Owned { data, _lock: lock }) })
     }
 
@@ -91,7 +93,7 @@ impl EmbeddedPostgres {
             });
             if let Some((server, data)) = server {
                 let url = url(server.port, password);
-                wait_until_ours(&url, &data, root, deadline).await?;
+                wait_until_ours(&url, &data, root, None, deadline).await?;
                 return Ok(Self { url, owned: None });
             }
             if Instant::now() > deadline {
@@ -202,12 +204,12 @@ fn init(binaries: &Binaries, root: &Path, data: &Path, account: Option<Account>)
     Ok(())
 }
 
-/// Starts the server and returns its port. It outlives this process if that is killed.
-fn start(binaries: &Binaries, root: &Path, data: &Path, account: Option<Account>) -> anyhow::Result<u16> {
+/// Starts the server on a free port. It outlives this process if that is killed.
+fn start(binaries: &Binaries, root: &Path, data: &Path, account: Option<Account>) -> anyhow::Result<(u16, Child)> {
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let mut log = File::options().create(true).append(true).open(root.join("postgres.log"))?;
     writeln!(log, "-- starting PostgreSQL {} on port {port}", binaries.major)?;
-    command(binaries.folder.join("postgres"), account)
+    let child = command(binaries.folder.join("postgres"), account)
         .arg("-D")
         .arg(data)
         .args(["-p", &port.to_string(), "-k", "", "-c", "listen_addresses=127.0.0.1"])
@@ -217,7 +219,7 @@ fn start(binaries: &Binaries, root: &Path, data: &Path, account: Option<Account>
         .stderr(log)
         .spawn()
         .context("postgres cannot be run")?;
-    Ok(port)
+    Ok((port, child))
 }
 
 struct Server {
@@ -256,13 +258,21 @@ fn url(port: u16, password: &Secret) -> Secret {
     Secret::new(format!("postgres://postgres:{}@127.0.0.1:{port}/postgres", password.expose()))
 }
 
-/// Waits for an answer from the server on `data`: a port that answers could be somebody else's.
-async fn wait_until_ours(url: &Secret, data: &Path, root: &Path, deadline: Instant) -> anyhow::Result<()> {
+/// Waits for an answer from the server on `data`: a port that answers could be somebody else's. Gives up at once when
+/// `child`, if we started it, has ended.
+async fn wait_until_ours(
+    url: &Secret,
+    data: &Path,
+    root: &Path,
+    mut child: Option<Child>,
+    deadline: Instant,
+) -> anyhow::Result<()> {
     let last = loop {
+        let has_ended = child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()));
         match data_directory(url).await {
             Ok(found) if Path::new(&found) == data => return Ok(()),
             Ok(_) => return Err(anyhow!("the port of our PostgreSQL belongs to another server; start again")),
-            Err(error) if Instant::now() > deadline || running(data).is_none() && has_failed(data) => break error,
+            Err(error) if has_ended || Instant::now() > deadline => break error,
             Err(_) => tokio::time::sleep(POLL).await,
         }
     };
@@ -270,12 +280,6 @@ async fn wait_until_ours(url: &Secret, data: &Path, root: &Path, deadline: Insta
     let tail: Vec<_> = log.lines().rev().take(5).collect();
     let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
     Err(last.context(format!("PostgreSQL did not start; its log ends with:\n{tail}")))
-}
-
-/// Whether the server had time to write its pid file and it is gone again.
-fn has_failed(data: &Path) -> bool {
-    let age = fs::metadata(data.join("postmaster.opts")).and_then(|file| file.modified()).map(|time| time.elapsed());
-    matches!(age, Ok(Ok(age)) if age > Duration::from_secs(2)) && !data.join("postmaster.pid").exists()
 }
 
 async fn data_directory(url: &Secret) -> anyhow::Result<String> {

@@ -135,16 +135,8 @@ async fn observe(
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let method = request.method().clone();
 
-    let span = tracing::info_span!(
-        "http.request",
-        otel.name = tracing::field::Empty,
-        otel.kind = "server",
-        http.request.method = %method,
-        http.route = tracing::field::Empty,
-        http.response.status_code = tracing::field::Empty,
-        service,
-        request_id,
-    );
+    // `otel.*` are read by the exporter and the rest by the log too, so what the access log says is set as attributes.
+    let span = tracing::info_span!("http.request", otel.name = tracing::field::Empty, otel.kind = "server", service, request_id);
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
     // Fails only when nothing collects spans; then there is no trace to continue.
     let _ = span.set_parent(parent);
@@ -167,8 +159,9 @@ async fn observe(
     let status = response.status().as_u16();
     let route = route_of(&response);
     span.record("otel.name", format!("{method} {route}"));
-    span.record("http.route", &*route);
-    span.record("http.response.status_code", status);
+    span.set_attribute("http.request.method", method.to_string());
+    span.set_attribute("http.route", route.to_string());
+    span.set_attribute("http.response.status_code", i64::from(status));
     let took = start.elapsed();
     metrics::histogram!(
         "http_request_duration_seconds",
@@ -176,13 +169,12 @@ async fn observe(
     )
     .record(took.as_secs_f64());
     let target = target_of(&response);
-    span.in_scope(|| {
-        tracing::info!(
-            target: "access",
-            %method, target, route = &*route, status, took_ms = took.as_secs_f64() * 1000.0,
-            client = client_of(edge, response.request()),
-            "request"
-        );
+    let client = client_of(edge, response.request());
+    let took_ms = took.as_micros() as f64 / 1000.0;
+    span.in_scope(|| match edge {
+        Edge::Public => tracing::info!(%method, target, route = &*route, status, took_ms, client, "request"),
+        // The gateway has told of it.
+        Edge::Internal => tracing::debug!(%method, target, route = &*route, status, took_ms, client, "request"),
     });
     Ok(response)
 }

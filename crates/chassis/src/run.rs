@@ -212,8 +212,8 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         let (openapi, routes) = ((service.openapi)(), app.routes);
         let routes: http::Routes = std::sync::Arc::new(move |config| {
             let document = openapi.clone();
-            config.route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))));
             routes(config);
+            config.route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))));
         });
         let server = http::server(listener, options, verifier.clone(), routes)?;
         servers.push(server.handle());

@@ -4,6 +4,7 @@
 //! Traces go to an OpenTelemetry collector over OTLP when an endpoint is set; trace ids exist without one, as every
 //! error carries its own. Metrics are kept in memory for `/metrics`.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -19,6 +20,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
@@ -66,7 +68,7 @@ impl Config {
         };
         Ok(Self {
             log_format: env.read("LOG_FORMAT", format, "How log lines on stdout look: `text` for people, `json` for machines (the default in production).")?,
-            log_level: env.read("LOG_LEVEL", "info", "What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,stream=debug`.")?,
+            log_level: env.read("LOG_LEVEL", "info,actix_server=warn", "What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,stream=debug`.")?,
             log_dir: env.optional("LOG_DIR", "logs go to stdout only", "A folder for log files, one a day as JSON; errors in files of their own.")?,
             log_keep_days: env.read("LOG_KEEP_DAYS", "14", "How many daily files of each kind stay in `LOG_DIR`.")?,
             otlp_endpoint: env.optional("OTEL_EXPORTER_OTLP_ENDPOINT", "no traces are sent", "The OpenTelemetry collector (OTLP over HTTP) that traces are sent to, such as http://127.0.0.1:4318.")?,
@@ -91,7 +93,11 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
 
     let stdout = match config.log_format {
         LogFormat::Json => json(std::io::stdout),
-        LogFormat::Text => tracing_subscriber::fmt::layer().with_target(false).boxed(),
+        LogFormat::Text => {
+            // Spans tell machines which lines belong together; for people they are in the way.
+            let filter = filter_fn(|metadata| !metadata.is_span());
+            tracing_subscriber::fmt::layer().with_target(false).with_ansi(std::io::stdout().is_terminal()).with_filter(filter).boxed()
+        },
     };
     let mut layers = vec![stdout.with_filter(filter()?).boxed()];
     let mut files = Vec::new();
