@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::App;
 use crate::callback::Callback;
-use crate::domain::{Broadcast, Encoder, Stream, StreamKey};
+use crate::domain::{Broadcast, Encoder, MediaServer, Stream, StreamKey};
 use crate::error::StreamError;
 use crate::store::{broadcasts, recordings, streams, viewers};
 
@@ -44,17 +44,17 @@ impl Decision {
 /// Does what follows from `callback`, as `media_server` sent it. A repeat changes nothing more.
 ///
 /// An error is a refusal: the media server then disconnects the encoder or player.
-pub(crate) async fn react(app: &App, media_server: &str, callback: Callback) -> Result<Answer, StreamError> {
+pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callback) -> Result<Answer, StreamError> {
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
-    let encoder = |client_id| Encoder { media_server: media_server.to_owned(), client_id };
+    let encoder = |client_id| Encoder { media_server: media_server.clone(), client_id };
     let decision = conn
         .transaction(async |conn| match callback {
             Callback::Publish { key, client } => publish(app, conn, &StreamKey::of(&key), encoder(client), now).await,
             Callback::UpdatePublish { key, client } => heartbeat(conn, &StreamKey::of(&key), encoder(client), now).await,
             Callback::Done { name, client } => done(conn, &name, encoder(client), now).await,
             Callback::Play { name, client } => play(conn, &name, encoder(client)).await,
-            Callback::RecordDone { name, path } => recorded(conn, &name, media_server, path, now).await,
+            Callback::RecordDone { name, path } => recorded(conn, &name, &media_server.name, path, now).await,
             Callback::Other { .. } => Ok(Decision::ignored("nothing follows from this call")),
         })
         .await;
@@ -63,7 +63,7 @@ pub(crate) async fn react(app: &App, media_server: &str, callback: Callback) -> 
         app.cache.forget().await;
     }
     let decision = decision?;
-    tracing::info!(media_server, verdict = decision.verdict, "media server's callback");
+    tracing::info!(media_server = media_server.name, verdict = decision.verdict, "media server's callback");
     Ok(decision.answer)
 }
 
@@ -76,12 +76,16 @@ async fn publish(
 ) -> Result<Decision, StreamError> {
     let stream = streams::lock_by_key(conn, key).await?.ok_or(StreamError::WrongKey)?;
     if let Some(current) = broadcasts::find_live(conn, stream.id).await? {
-        let is_stale = now - current.last_seen_at > chrono::TimeDelta::from_std(app.config.stale_after).unwrap_or_default();
-        // The same connection publishes again: its `done` got lost, or the media server was restarted and counts anew.
-        let reason = match current.encoder == encoder {
-            true => EndReason::Replaced,
-            false if is_stale => EndReason::Stale,
-            false => return Err(StreamError::AlreadyLive(stream.id)),
+        let is_silent = now - current.last_seen_at > chrono::TimeDelta::from_std(app.config.stale_after).unwrap_or_default();
+        let (old, new) = (&current.encoder.media_server, &encoder.media_server);
+        let was_restarted = old.name == new.name && old.run != new.run;
+        let reason = if current.encoder == encoder {
+            // The same connection publishes again: its `done` got lost.
+            EndReason::Replaced
+        } else if is_silent || was_restarted {
+            EndReason::Stale
+        } else {
+            return Err(StreamError::AlreadyLive(stream.id));
         };
         end(conn, &stream, &current, reason, now).await?;
     }

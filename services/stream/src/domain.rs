@@ -97,10 +97,18 @@ pub struct Stream {
 /// The encoder of a broadcast, as its media server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoder {
-    /// Which media server. Two of them number their connections alike.
-    pub media_server: String,
-    /// The number of the connection; it starts again from 1 when that server restarts.
+    pub media_server: MediaServer,
+    /// The number that this run of the media server gave the connection.
     pub client_id: String,
+}
+
+/// A media server, from its start to its end: connections are numbered anew in each run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaServer {
+    /// As it is named in its configuration.
+    pub name: String,
+    /// When it was started, as it says itself; empty if it does not say.
+    pub run: String,
 }
 
 /// One time that a stream was on air.

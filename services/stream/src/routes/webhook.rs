@@ -7,16 +7,19 @@ use common::problem::kinds;
 use crate::App;
 use crate::broadcasting::{self, Answer};
 use crate::callback::Callback;
+use crate::domain::MediaServer;
 use crate::error::StreamError;
 
 /// The header that carries the secret, where the media server or the proxy beside it can set one.
 const SECRET_HEADER: &str = "x-webhook-secret";
 /// The header that names the media server, where there are several.
 const SERVER_HEADER: &str = "x-media-server";
+/// The header that tells which run of the media server it is: it numbers connections anew when it is restarted.
+const RUN_HEADER: &str = "x-media-server-started";
 /// A callback has at most a few fields of 256 bytes each, and a publisher's query.
 const LONGEST_BODY: usize = 16 * 1024;
 /// Names of media servers are hostnames.
-const LONGEST_SERVER: usize = 255;
+const LONGEST_NAME: usize = 255;
 
 /// A media server's callback.
 ///
@@ -31,6 +34,7 @@ const LONGEST_SERVER: usize = 255;
     params(
         ("X-Webhook-Secret" = Option<String>, Header, description = "The shared secret"),
         ("X-Media-Server" = Option<String>, Header, description = "Which media server calls, where there are several"),
+        ("X-Media-Server-Started" = Option<String>, Header, description = "Which run of it: connections are numbered anew in each"),
         ("secret" = Option<String>, Query, description = "The shared secret, where no header can be set"),
     ),
     request_body(content = String, content_type = "application/x-www-form-urlencoded"),
@@ -57,8 +61,12 @@ pub(crate) async fn stream_event(
     let body = body.to_bytes_limited(LONGEST_BODY).await.map_err(|_exceeded| too_large())?;
     let body = body.map_err(|_broken| kinds::BAD_REQUEST.say("the body did not arrive whole"))?;
     let callback = Callback::parse(&body).map_err(|missing| kinds::BAD_REQUEST.say(missing))?;
-    let media_server = header(&request, SERVER_HEADER).filter(|name| name.len() <= LONGEST_SERVER).unwrap_or("default");
-    Ok(match broadcasting::react(&app, media_server, callback).await? {
+    let name = |name| header(&request, name).filter(|text| text.len() <= LONGEST_NAME);
+    let media_server = MediaServer {
+        name: name(SERVER_HEADER).unwrap_or("default").to_owned(),
+        run: name(RUN_HEADER).unwrap_or_default().to_owned(),
+    };
+    Ok(match broadcasting::react(&app, &media_server, callback).await? {
         Answer::Fine => HttpResponse::NoContent().finish(),
         Answer::PublishAs(playback_id) => {
             let address = format!("{}/{playback_id}", app.config.relay_url);

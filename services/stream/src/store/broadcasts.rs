@@ -6,13 +6,14 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use events::EndReason;
 
-use crate::domain::{Broadcast, Encoder};
+use crate::domain::{Broadcast, Encoder, MediaServer};
 
 diesel::table! {
     broadcasts (id) {
         id -> BigInt,
         stream_id -> BigInt,
         media_server -> Text,
+        server_run -> Text,
         client_id -> Text,
         started_at -> Timestamptz,
         last_seen_at -> Timestamptz,
@@ -30,6 +31,7 @@ struct BroadcastRow {
     id: i64,
     stream_id: i64,
     media_server: String,
+    server_run: String,
     client_id: String,
     started_at: DateTime<Utc>,
     last_seen_at: DateTime<Utc>,
@@ -42,7 +44,10 @@ impl From<BroadcastRow> for Broadcast {
         Self {
             id: BroadcastId(row.id),
             stream_id: StreamId(row.stream_id),
-            encoder: Encoder { media_server: row.media_server, client_id: row.client_id },
+            encoder: Encoder {
+                media_server: MediaServer { name: row.media_server, run: row.server_run },
+                client_id: row.client_id,
+            },
             started_at: row.started_at,
             last_seen_at: row.last_seen_at,
             end: row.ended_at.zip(row.end_reason.as_deref().map(reason_of)),
@@ -73,7 +78,8 @@ pub(crate) async fn insert(
     diesel::insert_into(broadcasts::table)
         .values((
             broadcasts::stream_id.eq(stream_id.0),
-            broadcasts::media_server.eq(&encoder.media_server),
+            broadcasts::media_server.eq(&encoder.media_server.name),
+            broadcasts::server_run.eq(&encoder.media_server.run),
             broadcasts::client_id.eq(&encoder.client_id),
             broadcasts::started_at.eq(now),
             broadcasts::last_seen_at.eq(now),
@@ -104,7 +110,8 @@ pub(crate) async fn find_last_of(
 ) -> QueryResult<Option<Broadcast>> {
     let row: Option<BroadcastRow> = broadcasts::table
         .filter(broadcasts::stream_id.eq(stream_id.0))
-        .filter(broadcasts::media_server.eq(&encoder.media_server))
+        .filter(broadcasts::media_server.eq(&encoder.media_server.name))
+        .filter(broadcasts::server_run.eq(&encoder.media_server.run))
         .filter(broadcasts::client_id.eq(&encoder.client_id))
         .order(broadcasts::id.desc())
         .select(BroadcastRow::as_select())

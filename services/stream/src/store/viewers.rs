@@ -7,9 +7,10 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use crate::domain::Encoder;
 
 diesel::table! {
-    viewers (broadcast_id, media_server, client_id) {
+    viewers (broadcast_id, media_server, server_run, client_id) {
         broadcast_id -> BigInt,
         media_server -> Text,
+        server_run -> Text,
         client_id -> Text,
     }
 }
@@ -19,7 +20,8 @@ pub(crate) async fn put(conn: &mut AsyncPgConnection, broadcast: BroadcastId, vi
     diesel::insert_into(viewers::table)
         .values((
             viewers::broadcast_id.eq(broadcast.0),
-            viewers::media_server.eq(&viewer.media_server),
+            viewers::media_server.eq(&viewer.media_server.name),
+            viewers::server_run.eq(&viewer.media_server.run),
             viewers::client_id.eq(&viewer.client_id),
         ))
         .on_conflict_do_nothing()
@@ -36,7 +38,8 @@ pub(crate) async fn remove(
 ) -> QueryResult<bool> {
     let removed = diesel::delete(viewers::table)
         .filter(viewers::broadcast_id.eq(broadcast.0))
-        .filter(viewers::media_server.eq(&viewer.media_server))
+        .filter(viewers::media_server.eq(&viewer.media_server.name))
+        .filter(viewers::server_run.eq(&viewer.media_server.run))
         .filter(viewers::client_id.eq(&viewer.client_id))
         .execute(conn)
         .await?;
