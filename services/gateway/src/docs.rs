@@ -1,0 +1,259 @@
+//! What the gateway says of itself: the OpenAPI documents of all services as one, and a page of paths.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use common::Problem;
+use common::token::InQuery;
+use futures_util::future::join_all;
+use serde_json::{Map, Value, json};
+use tokio::time::{Instant, timeout};
+use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::config::Service;
+use crate::router::Router;
+use crate::table::{Access, ROUTES};
+use crate::upstream::UpstreamError;
+use crate::worker::Worker;
+
+/// How long an aggregated document is served before the services are asked again.
+const FRESH: Duration = Duration::from_secs(10);
+/// The same for one that lacks a service: it may be back soon.
+const FRESH_PARTIAL: Duration = Duration::from_secs(1);
+/// How long a service may take to describe itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The largest document taken from a service, in bytes.
+const MAX_DOCUMENT: usize = 4 * 1024 * 1024;
+
+/// The aggregated document that a worker made last.
+#[derive(Default)]
+pub struct Documents {
+    last: RefCell<Option<(Instant, Bytes)>>,
+}
+
+/// Adds `/`, `/docs/` and `/openapi.json`.
+pub fn routes(config: &mut web::ServiceConfig) {
+    // Swagger UI would otherwise show the document to a validator on the internet.
+    let page = Config::new(["/openapi.json"]).validator_url("none");
+    config
+        .route("/", web::get().to(index))
+        .route("/openapi.json", web::get().to(openapi))
+        .service(web::redirect("/docs", "/docs/"))
+        .service(SwaggerUi::new("/docs/{file:.*}").config(page));
+}
+
+/// Every public operation of every service, as one OpenAPI document.
+///
+/// A service that does not answer is named in the description, and its operations are missing.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "gateway",
+    responses((status = 200, description = "An OpenAPI 3.1 document", content_type = "application/json"))
+)]
+pub async fn openapi(request: HttpRequest) -> Result<HttpResponse, Problem> {
+    let worker = Worker::of(&request)?;
+    let document = match worker.documents.last.borrow().as_ref() {
+        Some((until, document)) if Instant::now() < *until => Some(document.clone()),
+        _ => None,
+    };
+    let document = match document {
+        Some(document) => document,
+        None => aggregate(worker).await,
+    };
+    Ok(HttpResponse::Ok().content_type("application/json").body(document))
+}
+
+async fn aggregate(worker: &Worker) -> Bytes {
+    let described = Service::ALL.into_iter().filter(|service| service.has_openapi());
+    let parts = join_all(described.map(async |service| (service, describe(worker, service).await))).await;
+    let is_partial = parts.iter().any(|(_, part)| part.is_err());
+    let document = Bytes::from(merge(&worker.router, parts).to_string());
+    let fresh = if is_partial { FRESH_PARTIAL } else { FRESH };
+    worker.documents.last.replace(Some((Instant::now() + fresh, document.clone())));
+    document
+}
+
+/// The document of one service. The error says in words why there is none.
+async fn describe(worker: &Worker, service: Service) -> Result<Value, String> {
+    let answer = timeout(PATIENCE, worker.upstream(service).get("/openapi.json", MAX_DOCUMENT));
+    let text = answer.await.unwrap_or(Err(UpstreamError::Silent(PATIENCE))).map_err(|error| error.to_string())?;
+    serde_json::from_slice(&text).map_err(|error| error.to_string())
+}
+
+/// Joins the documents of services. Paths that the gateway does not lead to are left out.
+fn merge(router: &Router, parts: Vec<(Service, Result<Value, String>)>) -> Value {
+    let mut description = String::from("Livestreams, meetings, chat and recordings, behind one gateway.");
+    let mut paths = Map::new();
+    let mut components = Map::new();
+    let mut tags = Vec::new();
+    for (service, part) in parts {
+        let mut part = match part {
+            Ok(part) => part,
+            Err(why) => {
+                // Writing to a string cannot fail.
+                let _ = write!(description, "\n\nThe service `{}` is away: its operations are missing.", service.name());
+                tracing::warn!(service = service.name(), why, "a service did not describe its API");
+                continue;
+            }
+        };
+        set_apart(&mut part, service, &components);
+        let leads_here = |path: &str| router.find(path).is_some_and(|found| found.route.service == service);
+        paths.extend(members(&mut part, "paths").into_iter().filter(|(path, _)| leads_here(path)));
+        let mut sections = members(&mut part, "components");
+        for (section, _) in sections.clone() {
+            let known = components.entry(section.clone()).or_insert_with(|| json!({}));
+            if let Value::Object(known) = known {
+                known.extend(members_of(sections.remove(&section)));
+            }
+        }
+        if let Some(Value::Array(more)) = part.get_mut("tags").map(Value::take) {
+            tags.extend(more);
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Amphi", "version": env!("CARGO_PKG_VERSION"), "description": description },
+        "servers": [{ "url": "/" }],
+        "paths": paths,
+        "components": components,
+        "tags": tags,
+    })
+}
+
+/// Gives the components of `part` another name where another service uses theirs for something else.
+fn set_apart(part: &mut Value, service: Service, known: &Map<String, Value>) {
+    let mut renamed = Vec::new();
+    let Some(Value::Object(sections)) = part.get_mut("components") else {
+        return;
+    };
+    for (section, entries) in sections {
+        // Security schemes are referred to by bare names, and are the same everywhere.
+        let (Some(known), Value::Object(entries), true) = (known.get(section), entries, section != "securitySchemes")
+        else {
+            continue;
+        };
+        let clashing: Vec<_> =
+            entries.iter().filter(|(name, entry)| known.get(*name).is_some_and(|other| other != *entry)).map(|(name, _)| name.clone()).collect();
+        for name in clashing {
+            let own = format!("{}_{name}", service.name());
+            let entry = entries.remove(&name).unwrap_or_default();
+            entries.insert(own.clone(), entry);
+            renamed.push((format!("#/components/{section}/{name}"), format!("#/components/{section}/{own}")));
+        }
+    }
+    follow(part, &renamed);
+}
+
+/// Makes references in `value` follow what was renamed.
+fn follow(value: &mut Value, renamed: &[(String, String)]) {
+    match value {
+        Value::String(text) => {
+            if let Some((_, own)) = renamed.iter().find(|(name, _)| name == text) {
+                text.clone_from(own);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| follow(item, renamed)),
+        Value::Object(members) => members.values_mut().for_each(|member| follow(member, renamed)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn members(value: &mut Value, name: &str) -> Map<String, Value> {
+    members_of(value.get_mut(name).map(Value::take))
+}
+
+fn members_of(value: Option<Value>) -> Map<String, Value> {
+    match value {
+        Some(Value::Object(members)) => members,
+        _ => Map::new(),
+    }
+}
+
+/// A page for whoever opens the gateway's address in a browser: where the documents are, and every path of the table.
+async fn index() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(page())
+}
+
+fn page() -> String {
+    let rows = ROUTES.iter().fold(String::new(), |mut rows, route| {
+        let access = match (route.access, route.token_in_query) {
+            (Access::Public, _) => "everybody",
+            (Access::PublicToRead, InQuery::Ignored) => "everybody to read, a token to change",
+            (Access::PublicToRead, InQuery::Allowed) => "everybody to read, a token (also <code>?token=</code>) to change",
+            (Access::Token, InQuery::Ignored) => "a token",
+            (Access::Token, InQuery::Allowed) => "a token, also <code>?token=</code>",
+        };
+        let paths = route.paths.join("</code><br><code>");
+        // Writing to a string cannot fail.
+        let _ = writeln!(rows, "<tr><td>{}</td><td><code>{paths}</code></td><td>{access}</td></tr>", route.purpose);
+        rows
+    });
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>Amphi</title>\n\
+         <h1>Amphi</h1>\n\
+         <p><a href=\"/docs/\">API documentation</a> · <a href=\"/openapi.json\">OpenAPI</a></p>\n\
+         <table>\n<tr><th>What</th><th>Paths</th><th>Open to</th></tr>\n{rows}</table>\n</html>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(parts: Vec<(Service, Result<Value, String>)>) -> Value {
+        merge(&Router::new(ROUTES).unwrap(), parts)
+    }
+
+    #[test]
+    fn paths_that_are_not_routed_are_left_out() {
+        let stream = json!({ "paths": { "/api/v1/streams/{id}": { "get": {} }, "/internal": { "get": {} } } });
+        let document = merged(vec![(Service::Stream, Ok(stream))]);
+        assert_eq!(document["paths"], json!({ "/api/v1/streams/{id}": { "get": {} } }));
+    }
+
+    #[test]
+    fn a_service_cannot_describe_the_paths_of_another() {
+        let stream = json!({ "paths": { "/api/v1/auth/login": { "post": {} } } });
+        assert_eq!(merged(vec![(Service::Stream, Ok(stream))])["paths"], json!({}));
+    }
+
+    #[test]
+    fn a_service_that_is_away_is_named() {
+        let document = merged(vec![(Service::Auth, Err("refused".into()))]);
+        assert!(document["info"]["description"].as_str().unwrap().contains("`auth` is away"));
+    }
+
+    #[test]
+    fn components_of_one_name_and_two_meanings_are_kept_apart() {
+        let part = |path: &str, schema: Value| {
+            json!({
+                "paths": { path: { "get": { "$ref": "#/components/schemas/View" } } },
+                "components": { "schemas": { "View": schema, "Problem": { "type": "object" } } },
+            })
+        };
+        let document = merged(vec![
+            (Service::Auth, Ok(part("/api/v1/auth/me", json!({ "title": "user" })))),
+            (Service::Stream, Ok(part("/api/v1/streams", json!({ "title": "stream" })))),
+        ]);
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(schemas["View"]["title"], "user");
+        assert_eq!(schemas["stream_View"]["title"], "stream");
+        assert_eq!(schemas.as_object().unwrap().len(), 3);
+        assert_eq!(document["paths"]["/api/v1/streams"]["get"]["$ref"], "#/components/schemas/stream_View");
+        assert_eq!(document["paths"]["/api/v1/auth/me"]["get"]["$ref"], "#/components/schemas/View");
+    }
+
+    #[test]
+    fn the_page_names_every_path() {
+        let page = page();
+        assert!(ROUTES.iter().flat_map(|route| route.paths).all(|path| page.contains(path)));
+    }
+}

@@ -1,0 +1,109 @@
+//! Which headers of a client reach a service.
+
+use actix_web::http::header::{self, HeaderMap, HeaderName};
+
+use crate::table::Route;
+use crate::upstream::hop_by_hop::{has_token, is_hop_by_hop};
+
+/// Headers that say who asks, through whom, and as part of what. Only we say that.
+const OURS: &[&str] = &["forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", "baggage"];
+/// Beginnings of such headers.
+const OUR_PREFIXES: &[&str] = &["x-forwarded-", "x-user-", "x-amphi-", "proxy-"];
+/// Headers that pass only where a route says so.
+const RESERVED: &[&str] = &["x-webhook-secret", "x-media-server"];
+
+/// The headers that pass from the client of one request to the service behind `route`.
+pub struct Inbound<'a> {
+    headers: &'a HeaderMap,
+    route: &'static Route,
+    /// `Connection` names headers, which then belong to the client's connection alone.
+    names_headers: bool,
+}
+
+impl<'a> Inbound<'a> {
+    #[must_use]
+    pub fn new(headers: &'a HeaderMap, route: &'static Route) -> Self {
+        let is_plain = |item: &[u8]| {
+            let item = item.trim_ascii();
+            ["close", "keep-alive", "upgrade"].iter().any(|plain| item.eq_ignore_ascii_case(plain.as_bytes()))
+        };
+        let names_headers = headers
+            .get_all(header::CONNECTION)
+            .any(|value| !value.as_bytes().split(|byte| *byte == b',').all(is_plain));
+        Self { headers, route, names_headers }
+    }
+
+    /// Names and values. Cookies and `Authorization` are among them: every service verifies tokens itself.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.headers.iter().filter(|(name, _)| self.passes(name)).map(|(name, value)| (name.as_str(), value.as_bytes()))
+    }
+
+    fn passes(&self, name: &HeaderName) -> bool {
+        let text = name.as_str();
+        !is_hop_by_hop(name)
+            && !OURS.contains(&text)
+            && !OUR_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+            && (!RESERVED.contains(&text) || self.route.headers.contains(&text))
+            && !(self.names_headers && self.is_named_by_connection(text))
+    }
+
+    fn is_named_by_connection(&self, name: &str) -> bool {
+        self.headers.get_all(header::CONNECTION).any(|value| has_token(value.as_bytes(), name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+
+    use super::*;
+    use crate::router::Router;
+    use crate::table::ROUTES;
+
+    fn passed(path: &str, sent: &[(&'static str, &'static str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        let route = Router::new(ROUTES).unwrap().find(path).unwrap().route;
+        let mut passed: Vec<_> = Inbound::new(&headers, route).iter().map(|(name, _)| name.to_owned()).collect();
+        passed.sort_unstable();
+        passed
+    }
+
+    #[test]
+    fn identity_and_forwarding_headers_of_clients_are_stripped() {
+        let sent = [
+            ("x-user-id", "1"),
+            ("x-amphi-role", "Admin"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-request-id", "1"),
+            ("traceparent", "00-1"),
+            ("tracestate", "a=b"),
+            ("baggage", "a=b"),
+            ("proxy-authorization", "Basic x"),
+            ("x-webhook-secret", "x"),
+            ("x-media-server", "srs"),
+            ("te", "trailers"),
+            ("expect", "100-continue"),
+            ("authorization", "Bearer x"),
+            ("cookie", "auth_token=x"),
+            ("range", "bytes=0-"),
+        ];
+        assert_eq!(passed("/streams", &sent), ["authorization", "cookie", "range"]);
+    }
+
+    #[test]
+    fn secrets_of_media_servers_pass_to_the_webhook_alone() {
+        let sent = [("x-webhook-secret", "x"), ("x-media-server", "srs"), ("x-user-id", "1")];
+        assert_eq!(passed("/webhook/stream-event", &sent), ["x-media-server", "x-webhook-secret"]);
+    }
+
+    #[test]
+    fn what_connection_names_stays_behind() {
+        let sent = [("connection", "keep-alive, X-Hop"), ("x-hop", "1"), ("x-kept", "1")];
+        assert_eq!(passed("/streams", &sent), ["x-kept"]);
+    }
+}

@@ -1,0 +1,54 @@
+//! The problems that the gateway itself answers with, beside those that every service has.
+
+use std::time::Duration;
+
+use common::Problem;
+
+use crate::upstream::{Address, UpstreamError};
+
+common::problems! {
+    /// The path has empty or dotted segments, a backslash, or slashes, dots or control characters in disguise (`%2F`,
+    /// `%2E`, `%00`). Send it in its plain form.
+    CROOKED_PATH = 400 "crooked-path" "Path not in its plain form";
+    /// The request asks for a WebSocket in a way that is not one: by another method than GET, with a body, in HTTP/1.0,
+    /// or without `Connection: Upgrade`.
+    CROOKED_UPGRADE = 400 "crooked-upgrade" "Not a WebSocket handshake";
+    /// The body of the request broke off, or is not well-formed chunked data. Send it again.
+    INCOMPLETE_BODY = 400 "incomplete-body" "Request body incomplete";
+    /// The service behind the gateway broke off, or answered with something that is not HTTP. The request may have taken
+    /// effect: look before you repeat it.
+    BAD_GATEWAY = 502 "bad-gateway" "No valid answer from the service";
+    /// The service behind the gateway did not answer in time. The request may have taken effect: look before you repeat
+    /// it.
+    UPSTREAM_TIMEOUT = 504 "upstream-timeout" "No answer from the service in time";
+}
+
+/// When a client should try again after a service could not be reached.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// An upstream failed; for the log.
+#[derive(Debug, thiserror::Error)]
+#[error("{service} at {address}")]
+struct Failed {
+    service: &'static str,
+    address: String,
+    source: UpstreamError,
+}
+
+/// What a client may see of `error`, which came of passing a request to `service`.
+#[must_use]
+pub fn of_upstream(service: &'static str, address: &Address, error: UpstreamError) -> Problem {
+    let kind = match &error {
+        UpstreamError::Connect(_) => None,
+        UpstreamError::Client(_) => Some(INCOMPLETE_BODY.say("the request body broke off, or is not well-formed")),
+        UpstreamError::Silent(_) => Some(UPSTREAM_TIMEOUT.say("the request may have taken effect: look before you repeat it")),
+        UpstreamError::BrokenOff(_) | UpstreamError::Malformed(_) | UpstreamError::TooLarge(_) => {
+            Some(BAD_GATEWAY.say("the request may have taken effect: look before you repeat it"))
+        }
+    };
+    let failed = Failed { service, address: address.to_string(), source: error };
+    match kind {
+        None => Problem::unavailable(RETRY_AFTER, failed),
+        Some(problem) => problem.caused_by(failed),
+    }
+}

@@ -1,0 +1,242 @@
+//! One request and its response on one connection, both directions at once.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::StatusCode;
+use bytes::{Bytes, BytesMut};
+use tokio_util::io::poll_read_buf;
+
+use super::connection::Connection;
+use super::error::UpstreamError;
+use super::framing::{Decoded, ResponseFraming};
+use super::request::Request;
+use super::response::{self, Head};
+use super::upload::{Stopped, Upload};
+use super::{Body, Response, Upstream, buffer};
+use crate::upstream::RequestFraming;
+
+/// Room for a read is made when less than this is left, in bytes.
+const LEAST_ROOM: usize = 2 * 1024;
+
+/// Owns the connection, what is left of the client's body, and the place we are at in both.
+///
+/// It is polled first for the response's head, then for the pieces of its body. Each poll moves the upload too, so an
+/// upstream may answer before it has read everything. Dropping it closes the connection, which tells the upstream.
+pub(super) struct Exchange {
+    upstream: Rc<Upstream>,
+    /// `None` once the exchange is over.
+    connection: Option<Connection>,
+    upload: Upload,
+    /// What was read and is not decoded yet. Holds no memory while there is nothing to hold.
+    incoming: BytesMut,
+    /// A read has filled a whole buffer: larger ones pay.
+    is_bulk: bool,
+    /// At least one byte of an answer has come.
+    has_heard: bool,
+    answers_head: bool,
+    may_upgrade: bool,
+    is_repeatable: bool,
+}
+
+impl Exchange {
+    pub(super) fn new(upstream: Rc<Upstream>, connection: Connection, request: Request) -> Self {
+        Self {
+            upstream,
+            connection: Some(connection),
+            is_repeatable: request.is_repeatable(),
+            answers_head: request.is_head,
+            may_upgrade: request.framing == RequestFraming::Upgrade,
+            upload: Upload::new(request.head, request.framing, request.payload),
+            incoming: BytesMut::new(),
+            is_bulk: false,
+            has_heard: false,
+        }
+    }
+
+    /// Whether the request may be sent again after this connection broke off: it was an idle one that the upstream
+    /// closed before it said anything, and to repeat the request does no harm.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.is_repeatable && !self.has_heard && self.connection.as_ref().is_some_and(|it| it.is_reused)
+    }
+
+    /// Sends the request again on `connection`.
+    pub(super) fn repeat_on(&mut self, connection: Connection) {
+        self.connection = Some(connection);
+        self.upload.rewind();
+    }
+
+    /// Sends the request, and answers the response's head as soon as it is there.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, UpstreamError>> {
+        let stopped = self.poll_upload(cx)?;
+        while let Poll::Ready(size) = self.poll_read(cx) {
+            match size {
+                Ok(0) => return Poll::Ready(Err(UpstreamError::BrokenOff(None))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Err(UpstreamError::BrokenOff(Some(error)))),
+            }
+            if let Some(head) = response::parse(&mut self.incoming, self.answers_head, self.may_upgrade)? {
+                self.stop_timer();
+                return Poll::Ready(Ok(head));
+            }
+        }
+        let has_moved = self.upload.take_moved();
+        // While the client is still sending it is not the upstream that keeps us waiting.
+        if has_moved || stopped == Stopped::Starved {
+            self.stop_timer();
+        }
+        if stopped != Stopped::Starved {
+            ready!(self.poll_silent(cx))?;
+        }
+        Poll::Pending
+    }
+
+    /// The whole response. A body that is here already ends the exchange; another takes it along.
+    pub(super) fn into_response(mut self, head: Head) -> Response {
+        let Head { status, headers, mut framing, content_length, keeps_alive } = head;
+        self.upload.release_head();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            self.upload.open();
+        }
+        let body = match framing {
+            ResponseFraming::Length(0) => {
+                self.finish(keeps_alive);
+                match (status, content_length) {
+                    (StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED, _) => Body::None,
+                    (_, Some(length)) if self.answers_head => Body::Head(length),
+                    (_, None) if self.answers_head => Body::None,
+                    _ => Body::Whole(Bytes::new()),
+                }
+            }
+            ResponseFraming::Length(length) if length <= self.incoming.len() as u64 && self.upload.is_complete() => {
+                match framing.decode(&mut self.incoming) {
+                    Ok(Decoded::Data(bytes)) => {
+                        self.finish(keeps_alive);
+                        Body::Whole(bytes)
+                    }
+                    _ => Body::Stream(Download { exchange: self, framing, keeps_alive }),
+                }
+            }
+            _ => Body::Stream(Download { exchange: self, framing, keeps_alive }),
+        };
+        Response { status, headers, body }
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Stopped, UpstreamError> {
+        match &mut self.connection {
+            Some(connection) => self.upload.poll(&mut connection.stream, cx).map_err(UpstreamError::Client),
+            None => Ok(Stopped::Done),
+        }
+    }
+
+    /// Reads more into `incoming`. 0 is the end of what the upstream sends.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(connection) = &mut self.connection else {
+            return Poll::Ready(Ok(0));
+        };
+        // Only when there is something to read is it worth to hold a buffer.
+        ready!(connection.stream.poll_read_ready(cx))?;
+        if self.incoming.capacity() == 0 {
+            self.incoming = buffer::take();
+        }
+        if self.incoming.capacity() - self.incoming.len() < LEAST_ROOM {
+            self.incoming.reserve(if self.is_bulk { buffer::LARGE } else { buffer::SMALL });
+        }
+        let size = ready!(poll_read_buf(Pin::new(&mut connection.stream), cx, &mut self.incoming))?;
+        self.has_heard |= size > 0;
+        self.is_bulk |= self.incoming.capacity() == self.incoming.len();
+        Poll::Ready(Ok(size))
+    }
+
+    /// Waits for the upstream; ready with an error when it has been silent for too long.
+    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        let Some(connection) = &mut self.connection else {
+            return Poll::Pending;
+        };
+        let patience = self.upstream.patience.answer;
+        connection.timer.start(patience);
+        ready!(connection.timer.poll_elapsed(cx));
+        Poll::Ready(Err(UpstreamError::Silent(patience)))
+    }
+
+    fn stop_timer(&mut self) {
+        if let Some(connection) = &mut self.connection {
+            connection.timer.stop();
+        }
+    }
+
+    /// Ends the exchange: the connection goes back to the pool if both sides are through with it, else it closes.
+    fn finish(&mut self, keeps_alive: bool) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        // Bytes behind the response belong to nothing that we asked for.
+        if keeps_alive && self.upload.is_complete() && self.incoming.is_empty() {
+            self.upstream.pool.put(connection);
+        }
+        buffer::give_back(std::mem::take(&mut self.incoming));
+    }
+}
+
+/// The body of a response that is still on its way, or an upgraded connection.
+///
+/// It ends with an error, never as if complete, when the upstream breaks off.
+pub struct Download {
+    exchange: Exchange,
+    framing: ResponseFraming,
+    keeps_alive: bool,
+}
+
+impl MessageBody for Download {
+    type Error = UpstreamError;
+
+    fn size(&self) -> BodySize {
+        match self.framing {
+            ResponseFraming::Length(length) => BodySize::Sized(length),
+            ResponseFraming::Chunked(_) | ResponseFraming::UntilClose => BodySize::Stream,
+        }
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        let Self { exchange, framing, keeps_alive } = self.get_mut();
+        if exchange.connection.is_none() {
+            return Poll::Ready(None);
+        }
+        exchange.poll_upload(cx)?;
+        loop {
+            match framing.decode(&mut exchange.incoming).map_err(UpstreamError::from)? {
+                Decoded::Data(bytes) => {
+                    exchange.stop_timer();
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Decoded::End => {
+                    exchange.finish(*keeps_alive);
+                    return Poll::Ready(None);
+                }
+                Decoded::More => {}
+            }
+            match exchange.poll_read(cx) {
+                Poll::Ready(Ok(0)) if *framing == ResponseFraming::UntilClose => {
+                    exchange.finish(false);
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0)) => return Poll::Ready(Some(Err(UpstreamError::BrokenOff(None)))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(UpstreamError::BrokenOff(Some(error))))),
+                Poll::Pending => break,
+            }
+        }
+        if exchange.incoming.is_empty() && !exchange.is_bulk {
+            buffer::give_back(std::mem::take(&mut exchange.incoming));
+        }
+        // A body of known length is being made or lies in a file: silence is a fault. Chunks and bytes until the end
+        // may be events, which come when they come; there only the client's leaving ends the wait.
+        if matches!(framing, ResponseFraming::Length(_)) {
+            ready!(exchange.poll_silent(cx))?;
+        }
+        Poll::Pending
+    }
+}

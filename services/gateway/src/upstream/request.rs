@@ -1,0 +1,78 @@
+//! A request as it goes to the upstream.
+
+use actix_web::dev::Payload;
+use actix_web::http::Method;
+use bytes::{BufMut as _, BytesMut};
+
+use super::address::Address;
+use super::buffer;
+use super::framing::RequestFraming;
+
+/// A request that is ready to be sent.
+pub struct Request {
+    pub(super) head: BytesMut,
+    pub(super) framing: RequestFraming,
+    pub(super) payload: Payload,
+    pub(super) is_head: bool,
+    pub(super) is_idempotent: bool,
+}
+
+impl Request {
+    /// Sending it twice does no more than sending it once, and it can be sent twice.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.is_idempotent && self.framing == RequestFraming::None
+    }
+}
+
+/// Writes a request: request line and `Host` first, framing and connection headers last. Those four are ours alone.
+pub struct RequestBuilder {
+    head: BytesMut,
+    is_head: bool,
+    is_idempotent: bool,
+}
+
+impl RequestBuilder {
+    /// Starts a request for `path`, which begins with a slash. `path` and `query` are encoded already.
+    #[must_use]
+    pub fn new(method: &Method, path: &str, query: Option<&str>, upstream: &Address) -> Self {
+        let mut head = buffer::take();
+        head.put_slice(method.as_str().as_bytes());
+        head.put_u8(b' ');
+        head.put_slice(path.as_bytes());
+        if let Some(query) = query {
+            head.put_u8(b'?');
+            head.put_slice(query.as_bytes());
+        }
+        head.put_slice(b" HTTP/1.1\r\nhost: ");
+        head.put_slice(upstream.as_str().as_bytes());
+        head.put_slice(b"\r\n");
+        Self { head, is_head: method == Method::HEAD, is_idempotent: method.is_idempotent() }
+    }
+
+    /// Adds a header. `value` comes from a `HeaderValue` or is our own, so it holds no line break.
+    ///
+    /// Headers that belong to a connection, see [`super::hop_by_hop`], are not for the caller to set.
+    pub fn header(&mut self, name: &str, value: &[u8]) {
+        self.head.put_slice(name.as_bytes());
+        self.head.put_slice(b": ");
+        self.head.put_slice(value);
+        self.head.put_slice(b"\r\n");
+    }
+
+    /// Ends the head, and says how the body goes.
+    #[must_use]
+    pub fn body(mut self, framing: RequestFraming, payload: Payload) -> Request {
+        match framing {
+            RequestFraming::None => {}
+            RequestFraming::Length(size) => {
+                self.head.put_slice(b"content-length: ");
+                self.head.put_slice(size.to_string().as_bytes());
+                self.head.put_slice(b"\r\n");
+            }
+            RequestFraming::Chunked => self.head.put_slice(b"transfer-encoding: chunked\r\n"),
+            RequestFraming::Upgrade => self.head.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n"),
+        }
+        self.head.put_slice(b"\r\n");
+        Request { head: self.head, framing, payload, is_head: self.is_head, is_idempotent: self.is_idempotent }
+    }
+}

@@ -1,0 +1,306 @@
+//! Bodies go through as they are, in both directions, while they are being made.
+
+use crate::support::{Notebook, Peer, Stub, TestGateway, chunk, noise, soon};
+
+/// A path that anybody may post to, and any method.
+const OPEN: &str = "/webhook/stream-event";
+const MEGABYTES: usize = 3 * 1024 * 1024;
+
+/// Sends the body of each request back, framed as it came.
+async fn echo(mut peer: Peer, _: Notebook) {
+    while let Some(head) = peer.read_head().await {
+        let Some(body) = peer.read_body(&head).await else { return };
+        let response = if head.contains("transfer-encoding") {
+            let mut response = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+            body.chunks(50_000).for_each(|part| response.extend(chunk(part)));
+            response.extend(chunk(b""));
+            response
+        } else {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            [head.as_bytes(), &body].concat()
+        };
+        peer.write(response).await;
+    }
+}
+
+#[actix_web::test]
+async fn megabytes_with_a_length_come_back_identical() {
+    let gateway = TestGateway::before(Stub::new(echo).await.address).await;
+    let body = noise(MEGABYTES);
+    let head = format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nContent-Length: {MEGABYTES}\r\n\r\n");
+
+    let mut client = gateway.connect().await;
+    let answer = client.write_while(&[head.as_bytes(), &body].concat(), async |it| it.answer(false).await).await;
+
+    assert_eq!(answer.header("content-length"), Some(&*MEGABYTES.to_string()));
+    assert!(answer.body == body);
+}
+
+#[actix_web::test]
+async fn megabytes_in_chunks_come_back_identical() {
+    let gateway = TestGateway::before(Stub::new(echo).await.address).await;
+    let body = noise(MEGABYTES);
+    let mut request = format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+    body.chunks(70_001).for_each(|part| request.extend(chunk(part)));
+    request.extend(chunk(b""));
+
+    let answer = gateway.connect().await.write_while(&request, async |it| it.answer(false).await).await;
+
+    assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
+    assert!(answer.body == body);
+}
+
+#[actix_web::test]
+async fn an_answer_may_come_while_the_request_is_still_being_sent() {
+    let upstream = Stub::new(async |mut peer: Peer, _| {
+        peer.read_head().await.unwrap();
+        peer.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+        while let Some(part) = peer.read_chunk().await {
+            peer.write(chunk(&part)).await;
+        }
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let mut client = gateway.connect().await;
+    client.write(format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+    assert!(client.read_head().await.unwrap().starts_with("HTTP/1.1 200"));
+    for part in ["first", "second", "third", ""] {
+        client.write(chunk(part.as_bytes())).await;
+        assert_eq!(client.read_chunk().await.unwrap(), part.as_bytes());
+    }
+}
+
+#[actix_web::test]
+async fn a_refusal_in_the_middle_of_an_upload_reaches_the_client() {
+    let upstream = Stub::new(async |mut peer: Peer, _| {
+        peer.read_head().await.unwrap();
+        peer.read_exact(100_000).await.unwrap();
+        peer.write("HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig").await;
+        // Closed with most of the upload unread, as servers do.
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+    let mut request = format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").into_bytes();
+    request.extend(noise(20 * MEGABYTES));
+
+    let answer = gateway.connect().await.write_while(&request, async |it| it.answer(false).await).await;
+
+    assert_eq!((answer.status, &*answer.body), (413, &b"big"[..]));
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[actix_web::test]
+async fn an_upstream_that_dies_in_mid_body_breaks_the_transfer_off() {
+    for (response, last) in [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nbeginning", "beginning"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nbeginning\r\n", "9\r\nbeginning\r\n"),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nbeginning\r\nnonsense", "9\r\nbeginning\r\n"),
+    ] {
+        let upstream = Stub::new(move |mut peer: Peer, _| async move {
+            peer.read_head().await.unwrap();
+            peer.write(response).await;
+        })
+        .await;
+        let gateway = TestGateway::before(upstream.address).await;
+
+        let mut client = gateway.connect().await;
+        client.write("GET /streams HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.read_head().await.unwrap();
+
+        // What was sent so far, then the end of the connection: no last chunk, not all that was announced.
+        assert_eq!(String::from_utf8(client.read_to_end().await).unwrap(), last);
+    }
+}
+
+#[actix_web::test]
+async fn a_client_that_breaks_off_its_upload_breaks_it_off_at_the_upstream() {
+    let mut upstream = Stub::new(async |mut peer: Peer, notebook: Notebook| {
+        let head = peer.read_head().await.unwrap();
+        let body = peer.read_body(&head).await;
+        notebook.note(if body.is_some() { "complete" } else { "broken off" });
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    for head in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        let mut client = gateway.connect().await;
+        client.write(format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n4\r\nab\r\n")).await;
+        drop(client);
+        assert_eq!(upstream.next().await, "broken off");
+    }
+}
+
+#[actix_web::test]
+async fn crooked_chunks_of_a_client_are_refused_and_never_complete() {
+    let mut upstream = Stub::new(async |mut peer: Peer, notebook: Notebook| {
+        let head = peer.read_head().await.unwrap();
+        let body = peer.read_body(&head).await;
+        notebook.note(if body.is_some() { "complete" } else { "broken off" });
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let request = format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nnonsense\r\n\r\n");
+    let answer = gateway.ask(&request).await;
+
+    assert_eq!(answer.problem(), "incomplete-body");
+    assert_eq!(upstream.next().await, "broken off");
+}
+
+#[actix_web::test]
+async fn the_first_event_arrives_before_the_second_is_made() {
+    let (proceed, may_proceed) = tokio::sync::oneshot::channel();
+    let may_proceed = std::cell::Cell::new(Some(may_proceed));
+    let upstream = Stub::new(move |mut peer: Peer, _| {
+        let may_proceed = may_proceed.take().unwrap();
+        async move {
+            peer.read_head().await.unwrap();
+            peer.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+            peer.write(chunk(b"data: 1\n\n")).await;
+            soon(may_proceed).await.unwrap();
+            peer.write(chunk(b"data: 2\n\n")).await;
+            peer.write(chunk(b"")).await;
+        }
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let mut client = gateway.connect().await;
+    client.write("GET /streams/7/events HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.read_head().await.unwrap();
+    assert_eq!(client.read_chunk().await.unwrap(), b"data: 1\n\n");
+    proceed.send(()).unwrap();
+    assert_eq!(client.read_chunk().await.unwrap(), b"data: 2\n\n");
+    assert_eq!(client.read_chunk().await.unwrap(), b"");
+}
+
+#[actix_web::test]
+async fn the_answer_to_head_says_how_long_the_body_would_be() {
+    let upstream = Stub::answering("HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n").await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let mut client = gateway.connect().await;
+    for _ in 0..2 {
+        let answer = client.ask("HEAD /hls/a/b.ts HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        assert_eq!((answer.status, answer.header("content-length")), (200, Some("12345")));
+    }
+    assert_eq!(upstream.connections(), 1);
+}
+
+#[actix_web::test]
+async fn answers_without_a_body_have_none() {
+    for (response, length) in [
+        ("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nContent-Length: 12345\r\n\r\n", Some("12345")),
+        ("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n", None),
+        ("HTTP/1.1 204 No Content\r\nETag: \"a\"\r\n\r\n", None),
+    ] {
+        let upstream = Stub::answering(response).await;
+        let gateway = TestGateway::before(upstream.address).await;
+
+        let mut client = gateway.connect().await;
+        for _ in 0..2 {
+            let answer = client.ask("GET /streams HTTP/1.1\r\nHost: a\r\n\r\n").await;
+            assert_eq!((answer.header("content-length"), answer.header("etag")), (length, Some("\"a\"")), "{response}");
+            assert_eq!(answer.header("transfer-encoding"), None);
+        }
+        assert_eq!(upstream.connections(), 1);
+    }
+}
+
+#[actix_web::test]
+async fn a_body_that_ends_with_the_connection_gets_an_end() {
+    let upstream = Stub::new(async |mut peer: Peer, _| {
+        peer.read_head().await.unwrap();
+        peer.write("HTTP/1.1 200 OK\r\n\r\nuntil the end").await;
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let answer = gateway.get("/streams").await;
+
+    assert_eq!(answer.header("transfer-encoding"), Some("chunked"));
+    assert_eq!(answer.body, b"until the end");
+}
+
+#[actix_web::test]
+async fn ranges_pass() {
+    let mut upstream =
+        Stub::answering("HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/9\r\nContent-Length: 2\r\n\r\nab").await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let answer = gateway.ask("GET /hls/a/b.ts HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\n\r\n").await;
+
+    assert_eq!((answer.status, answer.header("content-range")), (206, Some("bytes 0-1/9")));
+    assert!(upstream.next().await.contains("range: bytes=0-1"));
+}
+
+#[actix_web::test]
+async fn a_client_that_waits_for_100_is_told_to_continue() {
+    let mut upstream = Stub::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let mut client = gateway.connect().await;
+    client.write(format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")).await;
+    assert_eq!(client.read_head().await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.write("body").await;
+    assert_eq!(client.answer(false).await.status, 200);
+    assert!(!upstream.next().await.contains("expect"));
+}
+
+#[actix_web::test]
+async fn interim_answers_are_not_the_answer() {
+    let upstream = Stub::answering(
+        "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+    assert_eq!(gateway.get("/streams").await.body, b"ok");
+}
+
+/// More than all socket buffers on the way hold together.
+const FLOOD: usize = 64 * 1024 * 1024;
+
+#[actix_web::test]
+async fn an_upstream_that_reads_slowly_slows_the_client_down() {
+    let (proceed, may_proceed) = tokio::sync::oneshot::channel();
+    let may_proceed = std::cell::Cell::new(Some(may_proceed));
+    let upstream = Stub::new(move |mut peer: Peer, _| {
+        let may_proceed = may_proceed.take().unwrap();
+        async move {
+            let head = peer.read_head().await.unwrap();
+            soon(may_proceed).await.unwrap();
+            assert_eq!(peer.read_body(&head).await.unwrap().len(), FLOOD);
+            peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        }
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let mut client = gateway.connect().await;
+    client.write(format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nContent-Length: {FLOOD}\r\n\r\n")).await;
+    let sent = client.write_until_blocked(FLOOD).await;
+    assert!(sent < FLOOD / 2, "{sent} bytes lie somewhere");
+    proceed.send(()).unwrap();
+    let answer = client.write_while(&vec![0; FLOOD - sent], async |it| it.answer(false).await).await;
+    assert_eq!(answer.body, b"ok");
+}
+
+#[actix_web::test]
+async fn a_client_that_reads_slowly_slows_the_upstream_down() {
+    let mut upstream = Stub::new(async |mut peer: Peer, notebook: Notebook| {
+        peer.read_head().await.unwrap();
+        peer.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {FLOOD}\r\n\r\n")).await;
+        let sent = peer.write_until_blocked(FLOOD).await;
+        notebook.note(sent.to_string());
+        peer.write(vec![0; FLOOD - sent]).await;
+    })
+    .await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    let mut client = gateway.connect().await;
+    client.write("GET /streams HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let sent: usize = upstream.next().await.parse().unwrap();
+    assert!(sent < FLOOD / 2, "{sent} bytes lie somewhere");
+    assert_eq!(client.answer(false).await.body.len(), FLOOD);
+}

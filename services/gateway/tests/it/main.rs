@@ -1,0 +1,12 @@
+//! The gateway as its users find it: HTTP to a running gateway, with stubs for the services behind it.
+
+mod access;
+mod bodies;
+mod connections;
+mod docs;
+mod headers;
+mod http_1_0;
+mod log;
+mod routes;
+mod support;
+mod upgrades;
