@@ -1,7 +1,7 @@
 //! Pages of lists, and their bounds.
 
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::problem::{Invalid, Problem};
 
@@ -10,39 +10,28 @@ pub const MAX_LIMIT: u32 = 100;
 /// The last page one can ask for: beyond it, narrow the list instead.
 pub const MAX_PAGE: u32 = 10_000;
 
-/// `?page=2&limit=20`, as a client sends it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
+/// Which page of a list: `?page=2&limit=20`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PageQuery {
-    /// Which page, from 1. Default 1, at most 10,000.
-    #[serde(default = "first")]
-    #[param(minimum = 1, maximum = 10_000)]
+    /// From 1 to [`MAX_PAGE`].
     pub page: u32,
-    /// How many items a page has. Default 20, at most 100.
-    #[serde(default = "twenty")]
-    #[param(minimum = 1, maximum = 100)]
+    /// From 1 to [`MAX_LIMIT`].
     pub limit: u32,
 }
 
-fn first() -> u32 {
-    1
-}
-
-fn twenty() -> u32 {
-    20
-}
-
 impl PageQuery {
-    /// Refuses what is outside the bounds with a 422 that names the field.
-    pub fn check(self) -> Result<Self, Problem> {
+    /// What a client asked for: the first page of 20 if it did not say. Outside the bounds it is a 422 that names
+    /// the field.
+    pub fn of(page: Option<u32>, limit: Option<u32>) -> Result<Self, Problem> {
+        let query = Self { page: page.unwrap_or(1), limit: limit.unwrap_or(20) };
         let mut invalid = Invalid::default();
-        if !(1..=MAX_PAGE).contains(&self.page) {
+        if !(1..=MAX_PAGE).contains(&query.page) {
             invalid.field("page", format!("must be from 1 to {MAX_PAGE}"));
         }
-        if !(1..=MAX_LIMIT).contains(&self.limit) {
+        if !(1..=MAX_LIMIT).contains(&query.limit) {
             invalid.field("limit", format!("must be from 1 to {MAX_LIMIT}"));
         }
-        invalid.or(self)
+        invalid.or(query)
     }
 
     /// How many items stand before this page.

@@ -170,7 +170,8 @@ impl Problem {
             return;
         }
         let cause = self.source.as_deref().map(|cause| chain(cause)).unwrap_or_default();
-        tracing::error!(code = self.kind.code, cause, "{}", self.detail);
+        let trace_id = current_trace_id();
+        tracing::error!(code = self.kind.code, cause, trace_id, "{}", self.detail);
     }
 }
 

@@ -1,0 +1,46 @@
+# Everything that is done by hand to this repository; `make` alone lists it. What a recipe does stands in deploy/local.
+
+# make run PROFILE=dev builds faster and runs slower.
+PROFILE ?= release
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/amphi
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check generated bench up down cargo
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: cargo ## build Amphi and run it: everything in one process, with a media server; data in .amphi, Ctrl-C stops it
+	@echo "make run: installs what is missing, builds Amphi (the first time takes minutes), and runs it"
+	@deploy/local/install postgresql nginx-rtmp ffmpeg || echo "make run: goes on without it"
+	@cargo build --profile $(PROFILE) --bin amphi
+	@exec deploy/local/run $(BINARY)
+
+test: cargo ## run all tests, against private PostgreSQL, RabbitMQ, Redis and media servers; ARGS="-p auth" runs some
+	@exec deploy/local/test $(ARGS)
+
+check: cargo ## formatting, lints, and whether the generated documents are up to date
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	@$(MAKE) --no-print-directory generated
+	@changed=$$(git -c safe.directory='*' status --porcelain proto-docs README.md | grep -v '^[MADRC] ' || true); \
+	if [ -n "$$changed" ]; then \
+	  echo "$$changed"; echo "make check: these documents are generated and were out of date; look at them and git add them"; exit 1; \
+	fi
+
+generated: cargo ## write proto-docs/ and the table in README.md from the code
+	cargo run -q --bin amphi -- docs
+
+bench: cargo ## measure
+	@exec bench/run
+
+up: ## start the private services that tests use, and keep them: rerun one test against them
+	@deploy/local/install postgresql rabbitmq redis
+	@deploy/local/services up
+
+down: ## stop them, and remove their data
+	@deploy/local/services down
+
+cargo:
+	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust, with rustup or from your system's packages"; exit 1; }
