@@ -157,7 +157,7 @@ async fn announce(running: &run::Running) {
     for (label, text) in &running.announcements {
         println!("  {label:<14} {text}");
     }
-    println!("  {:<14} http://{}/readyz and /metrics", "private port", running.admin_address());
+    println!("  {:<14} http://{} (/livez, /readyz, /metrics)", "private port", running.admin_address());
     println!("\nStop with Ctrl-C.\n");
 }
 

@@ -153,12 +153,16 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
     let _ = rustls::crypto::ring::default_provider().install_default();
 
     let is_alone = services.len() == 1;
+    let mut announcements = Vec::new();
     let mut listeners = Vec::new();
     let mut addresses = BTreeMap::new();
     for service in services {
         let listener = bind(&service.setting("LISTEN"), listen_address(service, env, is_alone)?)?;
         let address = listener.local_addr()?;
         let name = service.name;
+        if is_alone || service.edge == http::Edge::Public {
+            announcements.push((name, format!("http://{address}")));
+        }
         env.derive(&service.setting("URL"), format!("http://{address}"), format!("{name} in this process"));
         if service.edge == http::Edge::Public {
             env.derive("PUBLIC_URL", format!("http://{address}"), format!("{name} in this process"));
@@ -182,7 +186,6 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
     watch_backplane(&health, &backplane);
 
     let mut servers = Vec::new();
-    let mut announcements = Vec::new();
     for ((service, start), listener) in services.iter().zip(starts).zip(listeners) {
         let pool = match service.migrations {
             Some(_) => Some(db::pool(&databases.of(service, env)?, service.name, core.pool_size)?),

@@ -4,11 +4,18 @@
 //! - [`database`]: a database of the test's own on that PostgreSQL.
 //! - [`amqp_namespace`]: names of the test's own on that RabbitMQ.
 //! - [`private`]: a server of the test's own, to kill.
+//! - [`Program`]: our own programs as processes. [`media`]: a media server, encoders and players.
+//! - [`Issuer`]: mints tokens, for tests of a service without auth.
+//! - [`otlp`]: a collector that keeps the traces it is sent. [`client`]: an HTTP client.
 //! - [`eventually`]: the one place where a test waits for something to become true.
 
 mod amqp;
 mod database;
+mod issuer;
+pub mod media;
+pub mod otlp;
 pub mod private;
+mod program;
 mod services;
 
 use std::time::Duration;
@@ -17,8 +24,10 @@ use tokio::time::{Instant, sleep};
 
 pub use amqp::{AmqpNamespace, amqp_namespace};
 pub use database::{TestDatabase, database, database_on, pool};
+pub use issuer::Issuer;
 pub use private::{Postgres, RabbitMq, Redis};
-pub use services::{Services, services};
+pub use program::{Program, free_port};
+pub use services::{Services, services, workspace};
 
 /// How long [`eventually`] waits. Far more than anything takes, so that a busy machine fails no test.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,6 +44,15 @@ pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>)
         assert!(Instant::now() < deadline, "after {} s still not: {what}", PATIENCE.as_secs());
         sleep(BETWEEN_LOOKS).await;
     }
+}
+
+/// An HTTP client that keeps no cookies and follows no redirects.
+#[must_use]
+pub fn client() -> reqwest::Client {
+    // Named once for the process; a repeat changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    client.timeout(PATIENCE).build().expect("the client can be built")
 }
 
 /// Run something that is async to its end where nothing can be awaited: in a `Drop`.

@@ -42,6 +42,6 @@ fn from_environment(name: &str) -> Option<String> {
 }
 
 /// The folder that the workspace is in.
-pub(crate) fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
