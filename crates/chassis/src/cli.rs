@@ -92,7 +92,6 @@ fn parse(program: &'static str, services: &[Service]) -> Cli {
     Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
-#[expect(clippy::print_stderr, reason = "the log may not have been started, and this is for the person who started us")]
 fn fail(program: &str, error: &anyhow::Error) -> ExitCode {
     eprintln!("{program}: {error:#}");
     ExitCode::FAILURE
@@ -145,7 +144,6 @@ async fn serve(program: &'static str, services: &[Service]) -> anyhow::Result<()
 }
 
 /// What the person who started us should read. Printed, not logged: it may show a password, once.
-#[expect(clippy::print_stdout, reason = "this is for the person who started us, and must not reach a log file")]
 async fn announce(running: &run::Running) {
     println!();
     let complaints = running.complaints().await;
@@ -161,7 +159,6 @@ async fn announce(running: &run::Running) {
     println!("\nStop with Ctrl-C.\n");
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
 fn config(services: &[Service]) -> anyhow::Result<()> {
     let env = Env::process().describing();
     run::read_all(services, &env)?;
@@ -197,11 +194,12 @@ async fn events(program: &'static str, command: Events, services: &[Service]) ->
     result
 }
 
-#[expect(clippy::print_stdout, reason = "this is the command's output")]
 async fn look(command: Events, transport: &Transport) -> anyhow::Result<()> {
     match command {
         Events::Tail { pattern } => {
             let mut tail = transport.tail(&pattern).await?;
+            // On stderr, so that what is on stdout are events alone.
+            eprintln!("watching {pattern}; stop with Ctrl-C");
             let mut interrupt = signal(SignalKind::interrupt())?;
             let mut terminate = signal(SignalKind::terminate())?;
             loop {

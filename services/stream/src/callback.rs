@@ -25,16 +25,21 @@ pub enum Callback {
 
 /// Why a body is no callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the form has no `{0}`")]
-pub struct MissingField(pub &'static str);
+pub enum NoCallback {
+    #[error("the form has no `{0}`")]
+    Missing(&'static str),
+    #[error("`{0}` has control characters")]
+    ControlCharacters(&'static str),
+}
 
 impl Callback {
     /// Reads the form that nginx-rtmp posts.
-    pub fn parse(form: &[u8]) -> Result<Self, MissingField> {
+    pub fn parse(form: &[u8]) -> Result<Self, NoCallback> {
         let first = |name: &'static str| {
-            form_urlencoded::parse(form)
+            let value = form_urlencoded::parse(form)
                 .find_map(|(key, value): (Cow<'_, str>, _)| (key == name).then(|| value.into_owned()))
-                .ok_or(MissingField(name))
+                .ok_or(NoCallback::Missing(name))?;
+            if value.chars().any(char::is_control) { Err(NoCallback::ControlCharacters(name)) } else { Ok(value) }
         };
         let call = first("call")?;
         Ok(match call.as_str() {
@@ -56,7 +61,7 @@ mod tests {
     const COMMON: &str = "app=live&flashver=FMLE/3.0%20(compatible%3B%20Lavf59.27&swfurl=\
                           &tcurl=rtmp://127.0.0.1:1935/live&pageurl=&addr=127.0.0.1&clientid=1";
 
-    fn parse(rest: &str) -> Result<Callback, MissingField> {
+    fn parse(rest: &str) -> Result<Callback, NoCallback> {
         Callback::parse(format!("{COMMON}&{rest}").as_bytes())
     }
 
@@ -88,8 +93,8 @@ mod tests {
 
     #[test]
     fn a_form_without_the_fields_of_its_call_is_refused() {
-        assert_eq!(parse("call=publish"), Err(MissingField("name")));
-        assert_eq!(Callback::parse(b"name=x"), Err(MissingField("call")));
-        assert_eq!(Callback::parse(b"\xff\xfe%%%"), Err(MissingField("call")));
+        assert_eq!(parse("call=publish"), Err(NoCallback::Missing("name")));
+        assert_eq!(Callback::parse(b"name=x"), Err(NoCallback::Missing("call")));
+        assert_eq!(Callback::parse(b"\xff\xfe%%%"), Err(NoCallback::Missing("call")));
     }
 }
