@@ -30,7 +30,8 @@ impl Issuer {
         thread::spawn(move || {
             let server = HttpServer::new(move || {
                 let jwks = jwks.clone();
-                App::new().route("/.well-known/jwks.json", web::get().to(move || std::future::ready(web::Json(jwks.clone()))))
+                App::new()
+                    .route("/.well-known/jwks.json", web::get().to(move || std::future::ready(web::Json(jwks.clone()))))
             });
             let server = server.workers(1).disable_signals().listen(listener).expect("the port is ours").run();
             actix_web::rt::System::new().block_on(server)

@@ -69,6 +69,16 @@ macro_rules! servers {
                 self.0.run("stop").await;
             }
 
+            /// Have it hang: connections stay, nothing answers.
+            pub async fn pause(&self) {
+                self.0.signal("STOP").await;
+            }
+
+            /// Let it go on after [`Self::pause`].
+            pub async fn resume(&self) {
+                self.0.signal("CONT").await;
+            }
+
             /// Start it again. Returns when it answers.
             pub async fn start(&self) {
                 self.0.run("start").await;
@@ -104,6 +114,14 @@ impl Server {
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "deploy/local/{} {action}: {complaint}", self.kind);
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    async fn signal(&self, signal: &'static str) {
+        let file = if self.kind == "postgres" { "data/postmaster.pid" } else { "pid" };
+        let pid = std::fs::read_to_string(self.dir.join(file)).expect("a server that runs");
+        let pid = pid.lines().next().expect("a process id").to_owned();
+        let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid).status();
+        assert!(sent.expect("kill").success(), "{} did not take SIG{signal}", self.kind);
     }
 
     fn command(&self, action: &str) -> Command {

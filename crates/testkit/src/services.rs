@@ -42,6 +42,7 @@ fn from_environment(name: &str) -> Option<String> {
 }
 
 /// The folder that the workspace is in.
+#[must_use]
 pub fn workspace() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).canonicalize().expect("the workspace is there")
 }

@@ -1,0 +1,10 @@
+//! The whole house, as a newcomer and an operator run it.
+
+mod architecture;
+mod command_line;
+mod embedded;
+mod house;
+mod main_job;
+mod outages;
+mod own_programs;
+mod telemetry;
