@@ -76,6 +76,8 @@ enum Events {
 #[must_use]
 pub fn main(program: &'static str, services: &[Service]) -> ExitCode {
     let cli = parse(program, services);
+    // Every client that could use TLS needs its provider named before it is built. A repeat changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(program, &error.into()),

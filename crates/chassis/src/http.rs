@@ -15,6 +15,7 @@ use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer, Re
 use common::problem::kinds;
 use common::{Problem, Verifier};
 use opentelemetry::global;
+use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry::propagation::{Extractor, Injector};
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -135,8 +136,7 @@ async fn observe(
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let method = request.method().clone();
 
-    // `otel.*` are read by the exporter and the rest by the log too, so what the access log says is set as attributes.
-    let span = tracing::info_span!("http.request", otel.name = tracing::field::Empty, otel.kind = "server", service, request_id);
+    let span = tracing::info_span!("http.request", otel.kind = "server", service, request_id);
     let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
     // Fails only when nothing collects spans; then there is no trace to continue.
     let _ = span.set_parent(parent);
@@ -158,7 +158,8 @@ async fn observe(
 
     let status = response.status().as_u16();
     let route = route_of(&response);
-    span.record("otel.name", format!("{method} {route}"));
+    // For traces alone: the access log says these by itself.
+    span.context().span().update_name(format!("{method} {route}"));
     span.set_attribute("http.request.method", method.to_string());
     span.set_attribute("http.route", route.to_string());
     span.set_attribute("http.response.status_code", i64::from(status));

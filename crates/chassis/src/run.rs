@@ -149,8 +149,6 @@ pub(crate) fn transport(process: &str, core: &Core, databases: &Databases) -> an
 /// what is missing, and they go on trying.
 pub async fn start(process: &str, services: &[Service], env: &Env, clock: SharedClock) -> anyhow::Result<Running> {
     let metrics = telemetry::metrics()?;
-    // Whether TLS is used depends on addresses; its provider has to be named once, and a repeat changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
 
     let is_alone = services.len() == 1;
     let mut announcements = Vec::new();

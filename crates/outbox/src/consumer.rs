@@ -234,15 +234,19 @@ impl<H: Handler> Consumer<H> {
     async fn attempt(&self, envelope: &Envelope) -> Result<Outcome, Failure> {
         let mut conn = connection(&self.pool).await.map_err(|error| Failure::Outage(error.to_string()))?;
         let transaction = conn.transaction(async |conn| {
-            if !inbox::remember(conn, self.queue, envelope.event_id).await? {
-                return Ok(Outcome::Duplicate);
+            match inbox::remember(conn, self.queue, envelope.event_id).await {
+                Ok(true) => {}
+                Ok(false) => return Ok(Outcome::Duplicate),
+                Err(error) => return Err(TryError::Inbox(error)),
             }
-            self.handler.handle(conn, envelope).await?;
+            self.handler.handle(conn, envelope).await.map_err(TryError::Handler)?;
             Ok(Outcome::Done)
         });
         let error = match timeout(HANDLE_WITHIN, AssertUnwindSafe(transaction).catch_unwind()).await {
             Ok(Ok(Ok(outcome))) => return Ok(outcome),
-            Ok(Ok(Err(error))) => error,
+            Ok(Ok(Err(TryError::Handler(error)))) => error,
+            // No event can be at fault for this: the database is away, full or not migrated.
+            Ok(Ok(Err(TryError::Inbox(error)))) => return Err(Failure::Outage(format!("the inbox failed: {error}"))),
             unfinished => {
                 // A query may still occupy the connection, or a transaction may be open on it: another one is asked.
                 conn = connection(&self.pool).await.map_err(|error| Failure::Outage(error.to_string()))?;
@@ -309,6 +313,19 @@ impl Outcome {
             Self::Done => "done",
             Self::Duplicate => "duplicate",
         }
+    }
+}
+
+/// Where a try stopped.
+enum TryError {
+    Inbox(Error),
+    Handler(HandlerError),
+}
+
+impl From<Error> for TryError {
+    /// Beginning and committing. What the handler changed may be why the commit failed.
+    fn from(error: Error) -> Self {
+        Self::Handler(error.into())
     }
 }
 

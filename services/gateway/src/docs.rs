@@ -96,7 +96,8 @@ fn merge(router: &Router, parts: Vec<(Service, Result<Value, String>)>) -> Value
             Ok(part) => part,
             Err(why) => {
                 // Writing to a string cannot fail.
-                let _ = write!(description, "\n\nThe service `{}` is away: its operations are missing.", service.name());
+                let _ =
+                    write!(description, "\n\nThe service `{}` is away: its operations are missing.", service.name());
                 tracing::warn!(service = service.name(), why, "a service did not describe its API");
                 continue;
             }
@@ -137,8 +138,11 @@ fn set_apart(part: &mut Value, service: Service, known: &Map<String, Value>) {
         else {
             continue;
         };
-        let clashing: Vec<_> =
-            entries.iter().filter(|(name, entry)| known.get(*name).is_some_and(|other| other != *entry)).map(|(name, _)| name.clone()).collect();
+        let clashing: Vec<_> = entries
+            .iter()
+            .filter(|(name, entry)| known.get(*name).is_some_and(|other| other != *entry))
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in clashing {
             let own = format!("{}_{name}", service.name());
             let entry = entries.remove(&name).unwrap_or_default();
@@ -187,7 +191,9 @@ fn page() -> String {
         let access = match (route.access, route.token_in_query) {
             (Access::Public, _) => "everybody",
             (Access::PublicToRead, InQuery::Ignored) => "everybody to read, a token to change",
-            (Access::PublicToRead, InQuery::Allowed) => "everybody to read, a token (also <code>?token=</code>) to change",
+            (Access::PublicToRead, InQuery::Allowed) => {
+                "everybody to read, a token (also <code>?token=</code>) to change"
+            }
             (Access::Token, InQuery::Ignored) => "a token",
             (Access::Token, InQuery::Allowed) => "a token, also <code>?token=</code>",
         };

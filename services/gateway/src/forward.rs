@@ -100,7 +100,9 @@ fn framing(request: &HttpRequest) -> Result<RequestFraming, Problem> {
         let is_handshake =
             request.method() == Method::GET && request.version() == Version::HTTP_11 && request.head().upgrade();
         if !is_handshake || has_body {
-            return Err(CROOKED_UPGRADE.say("a WebSocket begins with GET in HTTP/1.1, `Connection: Upgrade` and no body"));
+            return Err(
+                CROOKED_UPGRADE.say("a WebSocket begins with GET in HTTP/1.1, `Connection: Upgrade` and no body")
+            );
         }
         return Ok(RequestFraming::Upgrade);
     }
@@ -113,7 +115,10 @@ fn framing(request: &HttpRequest) -> Result<RequestFraming, Problem> {
 }
 
 fn asks_for_websocket(request: &HttpRequest) -> bool {
-    request.headers().get_all(header::UPGRADE).any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    request
+        .headers()
+        .get_all(header::UPGRADE)
+        .any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"websocket"))
 }
 
 /// Adds what the service may believe of the client.

@@ -40,11 +40,10 @@ impl<'a> Inbound<'a> {
 
     fn passes(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
-        !is_hop_by_hop(name)
-            && !OURS.contains(&text)
-            && !OUR_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
-            && (!RESERVED.contains(&text) || self.route.headers.contains(&text))
-            && !(self.names_headers && self.is_named_by_connection(text))
+        let is_ours = OURS.contains(&text) || OUR_PREFIXES.iter().any(|prefix| text.starts_with(prefix));
+        let is_reserved = RESERVED.contains(&text) && !self.route.headers.contains(&text);
+        let stays_behind = is_hop_by_hop(name) || (self.names_headers && self.is_named_by_connection(text));
+        !(is_ours || is_reserved || stays_behind)
     }
 
     fn is_named_by_connection(&self, name: &str) -> bool {

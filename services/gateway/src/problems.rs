@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::Problem;
+use common::problem::kinds;
 
 use crate::upstream::{Address, UpstreamError};
 
@@ -13,8 +14,6 @@ common::problems! {
     /// The request asks for a WebSocket in a way that is not one: by another method than GET, with a body, in HTTP/1.0,
     /// or without `Connection: Upgrade`.
     CROOKED_UPGRADE = 400 "crooked-upgrade" "Not a WebSocket handshake";
-    /// The body of the request broke off, or is not well-formed chunked data. Send it again.
-    INCOMPLETE_BODY = 400 "incomplete-body" "Request body incomplete";
     /// The service behind the gateway broke off, or answered with something that is not HTTP. The request may have taken
     /// effect: look before you repeat it.
     BAD_GATEWAY = 502 "bad-gateway" "No valid answer from the service";
@@ -38,17 +37,17 @@ struct Failed {
 /// What a client may see of `error`, which came of passing a request to `service`.
 #[must_use]
 pub fn of_upstream(service: &'static str, address: &Address, error: UpstreamError) -> Problem {
-    let kind = match &error {
-        UpstreamError::Connect(_) => None,
-        UpstreamError::Client(_) => Some(INCOMPLETE_BODY.say("the request body broke off, or is not well-formed")),
-        UpstreamError::Silent(_) => Some(UPSTREAM_TIMEOUT.say("the request may have taken effect: look before you repeat it")),
+    let problem = match &error {
+        UpstreamError::Connect(_) => {
+            kinds::UNAVAILABLE.say("the service cannot be reached for now: try again").retry_after(RETRY_AFTER)
+        }
+        UpstreamError::Client(_) => kinds::BAD_REQUEST.say("the body did not arrive whole"),
+        UpstreamError::Silent(_) => {
+            UPSTREAM_TIMEOUT.say("the request may have taken effect: look before you repeat it")
+        }
         UpstreamError::BrokenOff(_) | UpstreamError::Malformed(_) | UpstreamError::TooLarge(_) => {
-            Some(BAD_GATEWAY.say("the request may have taken effect: look before you repeat it"))
+            BAD_GATEWAY.say("the request may have taken effect: look before you repeat it")
         }
     };
-    let failed = Failed { service, address: address.to_string(), source: error };
-    match kind {
-        None => Problem::unavailable(RETRY_AFTER, failed),
-        Some(problem) => problem.caused_by(failed),
-    }
+    problem.caused_by(Failed { service, address: address.to_string(), source: error })
 }

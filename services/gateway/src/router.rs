@@ -227,7 +227,9 @@ mod tests {
     #[test]
     fn what_is_not_in_the_table_is_not_found() {
         let router = Router::new(ROUTES).unwrap();
-        for path in ["", "/", "/api", "/api/v2/streams", "/Streams", "/hls", "/hls/abc", "/hls/a/b/c", "/%73treams", "*"] {
+        for path in
+            ["", "/", "/api", "/api/v2/streams", "/Streams", "/hls", "/hls/abc", "/hls/a/b/c", "/%73treams", "*"]
+        {
             assert!(router.find(path).is_none(), "{path}");
         }
     }
@@ -261,7 +263,9 @@ mod tests {
     fn a_rest_keeps_its_last_slash() {
         static TABLE: &[Route] = &[route(&["/v1/socket/{rest..}", "/socket/{rest..}"])];
         let router = Router::new(TABLE).unwrap();
-        for (path, canonical) in [("/socket/a/", "/v1/socket/a/"), ("/v1/socket/a/", "/v1/socket/a/"), ("/socket", "/v1/socket")] {
+        for (path, canonical) in
+            [("/socket/a/", "/v1/socket/a/"), ("/v1/socket/a/", "/v1/socket/a/"), ("/socket", "/v1/socket")]
+        {
             assert_eq!(router.find(path).unwrap().path, canonical);
         }
     }

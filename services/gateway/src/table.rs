@@ -92,12 +92,7 @@ pub const ROUTES: &[Route] = &[
         purpose: "Create an account",
         ..ROUTE
     },
-    Route {
-        paths: &["/api/v1/auth/login", "/api/auth/login"],
-        access: Access::Public,
-        purpose: "Log in",
-        ..ROUTE
-    },
+    Route { paths: &["/api/v1/auth/login", "/api/auth/login"], access: Access::Public, purpose: "Log in", ..ROUTE },
     Route {
         paths: &["/api/v1/auth/logout", "/api/auth/logout"],
         // Whoever holds an expired token wants to be rid of its cookie too.
@@ -105,11 +100,7 @@ pub const ROUTES: &[Route] = &[
         purpose: "Log out",
         ..ROUTE
     },
-    Route {
-        paths: &["/api/v1/auth/{rest..}", "/api/auth/{rest..}"],
-        purpose: "One's own account",
-        ..ROUTE
-    },
+    Route { paths: &["/api/v1/auth/{rest..}", "/api/auth/{rest..}"], purpose: "One's own account", ..ROUTE },
     Route {
         paths: &["/.well-known/jwks.json"],
         access: Access::Public,

@@ -27,7 +27,7 @@ use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Content, DELIVERY_LIMIT, LIST_AT_MOST, Parked, Replay, TAIL_AT_MOST, TransportError};
 use crate::trace::TRACEPARENT;
@@ -41,6 +41,12 @@ const HEARTBEAT_SECONDS: u16 = 10;
 /// A queue that nobody has read or declared for this long is dropped with what it holds, so that the events for a
 /// service that is not deployed do not fill the broker. The next process that connects makes it anew.
 const EXPIRE_AFTER: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// How long a new connection waits before it publishes into what it declared.
+///
+/// RabbitMQ writes down within a second where the log of a new queue is. Killed before that, it would come back with
+/// the queue and without the events that it confirmed, and accept no more.
+const SETTLE: Duration = Duration::from_millis(1500);
 
 /// The most events that may be parked in one queue. Then parking fails, and the consumer waits with the event at
 /// hand until an operator has made room: nothing is dropped.
@@ -77,15 +83,23 @@ struct Inner {
     options: AmqpOptions,
     /// Publishing has a connection of its own: a broker short of memory stops reading from those that publish, and
     /// consumers must still be able to acknowledge.
-    publishing: Mutex<Option<Connection>>,
-    consuming: Mutex<Option<Connection>>,
+    publishing: Link,
+    consuming: Link,
 }
 
-/// Which of the two connections.
-#[derive(Clone, Copy)]
-enum For {
-    Publishing,
-    Consuming,
+/// One of the two connections, made anew when it was lost.
+struct Link {
+    /// For the broker's list of connections.
+    purpose: &'static str,
+    /// How long it waits after declaring, before it is used.
+    settle: Duration,
+    connection: Mutex<Option<Connection>>,
+}
+
+impl Link {
+    fn new(purpose: &'static str, settle: Duration) -> Self {
+        Self { purpose, settle, connection: Mutex::default() }
+    }
 }
 
 impl Amqp {
@@ -93,7 +107,9 @@ impl Amqp {
     pub fn new(options: AmqpOptions) -> Result<Self, TransportError> {
         let mut uri = AMQPUri::from_str(options.url.expose()).map_err(TransportError::Address)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
-        Ok(Self(Arc::new(Inner { uri, options, publishing: Mutex::default(), consuming: Mutex::default() })))
+        let publishing = Link::new("publishing", SETTLE);
+        let consuming = Link::new("consuming", Duration::ZERO);
+        Ok(Self(Arc::new(Inner { uri, options, publishing, consuming })))
     }
 
     pub(super) fn subscriptions(&self) -> &'static [Subscription] {
@@ -105,17 +121,12 @@ impl Amqp {
     }
 
     pub(super) async fn subscribe(&self, queue: &str) -> Result<AmqpDeliveries, TransportError> {
-        let channel = self.channel(For::Consuming).await?;
+        let channel = self.channel(&self.0.consuming).await?;
         // One at a time: only the event that brings a consumer down comes nearer to the delivery limit.
-        channel.basic_qos(1, BasicQosOptions::default()).await?;
-        let consumer = channel
-            .basic_consume(
-                self.queue(queue).into(),
-                ShortString::default(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
+        answered(channel.basic_qos(1, BasicQosOptions::default())).await?;
+        let (name, tag) = (self.queue(queue).into(), ShortString::default());
+        let consume = channel.basic_consume(name, tag, BasicConsumeOptions::default(), FieldTable::default());
+        let consumer = answered(consume).await?;
         Ok(AmqpDeliveries {
             channel,
             consumer,
@@ -127,7 +138,7 @@ impl Amqp {
     }
 
     pub(super) async fn parked(&self, queue: &str) -> Result<Vec<Parked>, TransportError> {
-        let channel = self.channel(For::Consuming).await?;
+        let channel = self.channel(&self.0.consuming).await?;
         let mut parked = Vec::new();
         while parked.len() < LIST_AT_MOST
             && let Some(message) =
@@ -140,7 +151,7 @@ impl Amqp {
     }
 
     pub(super) async fn replay(&self, queue: &str, which: Replay) -> Result<u64, TransportError> {
-        let channel = self.channel(For::Consuming).await?;
+        let channel = self.channel(&self.0.consuming).await?;
         let publishing = self.confirming_channel().await?;
         let mut replayed = 0;
         let mut left = None;
@@ -164,7 +175,7 @@ impl Amqp {
     }
 
     pub(super) async fn tail(&self, pattern: &str) -> Result<AmqpTail, TransportError> {
-        let channel = self.channel(For::Consuming).await?;
+        let channel = self.channel(&self.0.consuming).await?;
         let options = QueueDeclareOptions::exclusive().auto_delete();
         let bound = arguments([("x-max-length", AMQPValue::LongUInt(TAIL_AT_MOST))]);
         let queue = channel.queue_declare(ShortString::default(), options, bound).await?;
@@ -184,12 +195,8 @@ impl Amqp {
 
     /// A new channel, on a new connection if the last one was lost. Everything is declared when this returns, also
     /// what somebody has deleted meanwhile.
-    async fn channel(&self, purpose: For) -> Result<Channel, TransportError> {
-        let (slot, purpose) = match purpose {
-            For::Publishing => (&self.0.publishing, "publishing"),
-            For::Consuming => (&self.0.consuming, "consuming"),
-        };
-        let mut slot = slot.lock().await;
+    async fn channel(&self, link: &Link) -> Result<Channel, TransportError> {
+        let mut slot = link.connection.lock().await;
         if let Some(connection) = &*slot
             && connection.status().connected()
             && let Ok(channel) = answered(connection.create_channel()).await
@@ -198,18 +205,19 @@ impl Amqp {
             return Ok(channel);
         }
         *slot = None;
-        let name = format!("{} ({purpose})", self.0.options.process);
+        let name = format!("{} ({})", self.0.options.process, link.purpose);
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let connection = answered(Connection::connect_uri(self.0.uri.clone(), properties)).await?;
         let channel = answered(connection.create_channel()).await?;
         self.declare(&channel).await?;
+        sleep(link.settle).await;
         *slot = Some(connection);
         Ok(channel)
     }
 
     async fn confirming_channel(&self) -> Result<Channel, TransportError> {
-        let channel = self.channel(For::Publishing).await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let channel = self.channel(&self.0.publishing).await?;
+        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(channel)
     }
 
@@ -349,8 +357,8 @@ impl AmqpPublisher {
         let published = publish(&channel, target, body, properties, deadline).await;
         match &published {
             Ok(()) => self.channel = Some(channel),
-            // A queue is gone: make it anew for the next try.
-            Err(TransportError::Refused(_)) => self.amqp.declare(&channel).await?,
+            // A queue may be gone: the next try connects, and makes it anew.
+            Err(TransportError::Refused(_)) => *self.amqp.0.publishing.connection.lock().await = None,
             Err(_) => {}
         }
         published

@@ -120,8 +120,8 @@ impl Transport {
     /// 10 000 events misses the oldest of them.
     pub async fn tail(&self, pattern: &str) -> Result<Tail, TransportError> {
         Ok(Tail(match self {
-            Self::Amqp(amqp) => TailOf::Amqp(amqp.tail(pattern).await?),
-            Self::Local(local) => TailOf::Local(local.tail(pattern).await?),
+            Self::Amqp(amqp) => TailOf::Amqp(Box::new(amqp.tail(pattern).await?)),
+            Self::Local(local) => TailOf::Local(Box::new(local.tail(pattern).await?)),
         }))
     }
 
@@ -137,8 +137,8 @@ impl Transport {
     pub(crate) async fn subscribe(&self, queue: &str) -> Result<Deliveries, TransportError> {
         self.queues(Some(queue))?;
         Ok(match self {
-            Self::Amqp(amqp) => Deliveries::Amqp(amqp.subscribe(queue).await?),
-            Self::Local(local) => Deliveries::Local(local.subscribe(queue).await?),
+            Self::Amqp(amqp) => Deliveries::Amqp(Box::new(amqp.subscribe(queue).await?)),
+            Self::Local(local) => Deliveries::Local(Box::new(local.subscribe(queue).await?)),
         })
     }
 
@@ -169,8 +169,8 @@ fn delivery_limit_reason() -> String {
 pub struct Tail(TailOf);
 
 enum TailOf {
-    Amqp(amqp::AmqpTail),
-    Local(local::LocalTail),
+    Amqp(Box<amqp::AmqpTail>),
+    Local(Box<local::LocalTail>),
 }
 
 impl Tail {
@@ -218,8 +218,8 @@ pub(crate) type Content = Result<Envelope, String>;
 /// What a queue gives to its consumer: one event at a time, in order, the next when the last was settled.
 /// Dropped, it gives back the one that was not settled.
 pub(crate) enum Deliveries {
-    Amqp(amqp::AmqpDeliveries),
-    Local(local::LocalDeliveries),
+    Amqp(Box<amqp::AmqpDeliveries>),
+    Local(Box<local::LocalDeliveries>),
 }
 
 impl Deliveries {

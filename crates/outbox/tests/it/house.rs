@@ -69,7 +69,7 @@ pub(crate) struct House {
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Dropped last, and with it whatever is still connected.
-    pub(crate) database: TestDatabase,
+    _database: TestDatabase,
 }
 
 impl House {
@@ -84,12 +84,11 @@ impl House {
     }
 
     pub(crate) async fn new(database: TestDatabase, transport: impl AsyncFnOnce(&TestDatabase) -> Transport) -> Self {
-        tracing_subscriber::fmt().with_env_filter("debug,tokio_postgres=off").with_test_writer().try_init().ok();
         let source = source(&database).await;
         let sink = sink(&database).await;
         let transport = transport(&database).await;
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        Self { source, sink, transport, namespace: None, stop, tasks, database }
+        Self { source, sink, transport, namespace: None, stop, tasks, _database: database }
     }
 
     pub(crate) fn relay(&self) -> watch::Receiver<RelayHealth> {

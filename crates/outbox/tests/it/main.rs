@@ -1,5 +1,7 @@
 //! Events from a committed change to their effect, on real services.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 /// Run each of these tests once per transport: both keep the same promises.
 macro_rules! on_both_transports {
     ($($name:ident),* $(,)?) => {

@@ -13,7 +13,11 @@ use tokio::sync::mpsc;
 
 use crate::house::{self, House, OTHER_QUEUE, QUEUE, fine, sink, try_commit};
 
-on_both_transports!(an_outage_of_the_database_parks_nothing, lost_connections_are_made_anew);
+on_both_transports!(
+    an_outage_of_the_database_parks_nothing,
+    an_inbox_that_is_missing_parks_nothing,
+    lost_connections_are_made_anew,
+);
 
 /// The first time it is in the middle of a query, and takes what becomes of that for the event's fault.
 struct Blame {
@@ -52,6 +56,21 @@ async fn an_outage_of_the_database_parks_nothing(mut house: House) {
 
     health.wait_for(|health| health.problem.is_none()).await.unwrap();
     house.expect_effects([1, 2, 3]).await;
+    assert_eq!(house.transport.parked(None).await.unwrap(), []);
+    house.close().await;
+}
+
+async fn an_inbox_that_is_missing_parks_nothing(house: House) {
+    house::execute(&house.sink, "ALTER TABLE inbox RENAME TO inbox_elsewhere").await;
+    house.relay();
+    let retries = Retries { tries: 1, ..Retries::default() };
+    let mut health = house.consume_with_retries(house::Record(fine), retries).health;
+
+    house.publish([1]).await;
+    health.wait_for(|health| health.problem.is_some()).await.unwrap();
+    house::execute(&house.sink, "ALTER TABLE inbox_elsewhere RENAME TO inbox").await;
+
+    house.expect_effects([1]).await;
     assert_eq!(house.transport.parked(None).await.unwrap(), []);
     house.close().await;
 }
@@ -96,6 +115,29 @@ async fn while_the_broker_is_away_events_wait_and_readiness_can_say_so() {
     relay.wait_for(|health| health.problem.is_none() && health.waiting == 0).await.unwrap();
     assert_eq!(relay.borrow().oldest_waiting, None);
     consumer.wait_for(|health| health.problem.is_none()).await.unwrap();
+    house.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_hangs_holds_nothing_up_for_ever() {
+    let rabbitmq = RabbitMq::private().await;
+    let transport = house::amqp(&rabbitmq.url(), "amphi");
+    let house = House::new(testkit::database().await, async |_| transport).await;
+    let mut relay = house.relay();
+    house.consume(fine);
+    house.publish([1]).await;
+    house.expect_effects([1]).await;
+
+    rabbitmq.pause().await;
+    house.publish([2, 3]).await;
+    relay.wait_for(|health| health.problem.is_some()).await.unwrap();
+    rabbitmq.resume().await;
+
+    // What was sent before it hung may arrive as well as what was sent again.
+    house.expect_effects([1, 2, 3]).await;
+    house.expect_all_published().await;
+    house.publish([4]).await;
+    house.expect_effects([1, 2, 3, 4]).await;
     house.close().await;
 }
 

@@ -91,7 +91,14 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for text in [
-            "", "stream:8080", "https://stream", "http://a/b", "http://a?b", "http://u:p@a", "http://a:99999", "http://",
+            "",
+            "stream:8080",
+            "https://stream",
+            "http://a/b",
+            "http://a?b",
+            "http://u:p@a",
+            "http://a:99999",
+            "http://",
         ] {
             assert_eq!(text.parse::<Address>(), Err(NotAnAddress), "{text}");
         }

@@ -19,9 +19,7 @@ thread_local! {
 
 /// An empty buffer with room for [`SMALL`] bytes.
 pub(super) fn take() -> BytesMut {
-    let mut buffer = BUFFERS
-        .with_borrow_mut(Vec::pop)
-        .unwrap_or_default();
+    let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
     // A spare one may have been split: this joins its parts again, or allocates if somebody still reads them.
     buffer.reserve(SMALL);
     buffer

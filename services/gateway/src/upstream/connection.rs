@@ -25,12 +25,7 @@ impl Connection {
     pub(super) async fn open(address: &Address, wait: Duration) -> io::Result<Self> {
         let stream = timeout(wait, TcpStream::connect((address.host(), address.port()))).await??;
         stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            timer: Timer::default(),
-            is_reused: false,
-            idle_since: Instant::now(),
-        })
+        Ok(Self { stream, timer: Timer::default(), is_reused: false, idle_since: Instant::now() })
     }
 
     /// The upstream has neither closed an idle connection nor said anything on it.

@@ -16,10 +16,9 @@ use super::framing::{Decoded, ResponseFraming};
 use super::request::Request;
 use super::response::{self, Head};
 use super::upload::{Stopped, Upload};
-use super::{Body, Response, Upstream, buffer};
-use crate::upstream::RequestFraming;
+use super::{Body, RequestFraming, Response, Upstream, buffer};
 
-/// Room for a read is made when less than this is left, in bytes.
+/// Room for a small read is made when less than this is left, in bytes.
 const LEAST_ROOM: usize = 2 * 1024;
 
 /// Owns the connection, what is left of the client's body, and the place we are at in both.
@@ -88,10 +87,10 @@ impl Exchange {
         if has_moved || stopped == Stopped::Starved {
             self.stop_timer();
         }
-        if stopped != Stopped::Starved {
-            ready!(self.poll_silent(cx))?;
+        match stopped {
+            Stopped::Starved => Poll::Pending,
+            Stopped::Done | Stopped::Blocked => self.poll_silent(cx).map(Err),
         }
-        Poll::Pending
     }
 
     /// The whole response. A body that is here already ends the exchange; another takes it along.
@@ -117,10 +116,10 @@ impl Exchange {
                         self.finish(keeps_alive);
                         Body::Whole(bytes)
                     }
-                    _ => Body::Stream(Download { exchange: self, framing, keeps_alive }),
+                    _ => Download::body(self, framing, keeps_alive),
                 }
             }
-            _ => Body::Stream(Download { exchange: self, framing, keeps_alive }),
+            _ => Download::body(self, framing, keeps_alive),
         };
         Response { status, headers, body }
     }
@@ -142,8 +141,9 @@ impl Exchange {
         if self.incoming.capacity() == 0 {
             self.incoming = buffer::take();
         }
-        if self.incoming.capacity() - self.incoming.len() < LEAST_ROOM {
-            self.incoming.reserve(if self.is_bulk { buffer::LARGE } else { buffer::SMALL });
+        let (least, room) = if self.is_bulk { (buffer::LARGE / 2, buffer::LARGE) } else { (LEAST_ROOM, buffer::SMALL) };
+        if self.incoming.capacity() - self.incoming.len() < least {
+            self.incoming.reserve(room);
         }
         let size = ready!(poll_read_buf(Pin::new(&mut connection.stream), cx, &mut self.incoming))?;
         self.has_heard |= size > 0;
@@ -151,15 +151,14 @@ impl Exchange {
         Poll::Ready(Ok(size))
     }
 
-    /// Waits for the upstream; ready with an error when it has been silent for too long.
-    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+    /// Waits for the upstream; ready when it has been silent for too long.
+    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
         let Some(connection) = &mut self.connection else {
             return Poll::Pending;
         };
         let patience = self.upstream.patience.answer;
         connection.timer.start(patience);
-        ready!(connection.timer.poll_elapsed(cx));
-        Poll::Ready(Err(UpstreamError::Silent(patience)))
+        connection.timer.poll_elapsed(cx).map(|()| UpstreamError::Silent(patience))
     }
 
     fn stop_timer(&mut self) {
@@ -188,6 +187,14 @@ pub struct Download {
     exchange: Exchange,
     framing: ResponseFraming,
     keeps_alive: bool,
+    /// Why it breaks off, once what came before is on its way to the client.
+    failed: Option<UpstreamError>,
+}
+
+impl Download {
+    fn body(exchange: Exchange, framing: ResponseFraming, keeps_alive: bool) -> Body {
+        Body::Stream(Box::new(Self { exchange, framing, keeps_alive, failed: None }))
+    }
 }
 
 impl MessageBody for Download {
@@ -200,43 +207,64 @@ impl MessageBody for Download {
         }
     }
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        let Self { exchange, framing, keeps_alive } = self.get_mut();
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match ready!(self.poll_piece(cx)) {
+            Ok(piece) => Poll::Ready(piece.map(Ok)),
+            // The server drops what it has not written yet when a body fails: let it write that first.
+            Err(error) => {
+                self.failed = Some(error);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Download {
+    /// The next piece of the body; `None` at its end. Moves the upload as well.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UpstreamError>> {
+        let Self { exchange, framing, keeps_alive, .. } = self;
         if exchange.connection.is_none() {
-            return Poll::Ready(None);
+            return Poll::Ready(Ok(None));
         }
         exchange.poll_upload(cx)?;
         loop {
-            match framing.decode(&mut exchange.incoming).map_err(UpstreamError::from)? {
+            match framing.decode(&mut exchange.incoming)? {
                 Decoded::Data(bytes) => {
                     exchange.stop_timer();
-                    return Poll::Ready(Some(Ok(bytes)));
+                    return Poll::Ready(Ok(Some(bytes)));
                 }
                 Decoded::End => {
                     exchange.finish(*keeps_alive);
-                    return Poll::Ready(None);
+                    return Poll::Ready(Ok(None));
                 }
                 Decoded::More => {}
             }
             match exchange.poll_read(cx) {
                 Poll::Ready(Ok(0)) if *framing == ResponseFraming::UntilClose => {
                     exchange.finish(false);
-                    return Poll::Ready(None);
+                    return Poll::Ready(Ok(None));
                 }
-                Poll::Ready(Ok(0)) => return Poll::Ready(Some(Err(UpstreamError::BrokenOff(None)))),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(UpstreamError::BrokenOff(None))),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(UpstreamError::BrokenOff(Some(error))))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(UpstreamError::BrokenOff(Some(error)))),
                 Poll::Pending => break,
             }
         }
-        if exchange.incoming.is_empty() && !exchange.is_bulk {
-            buffer::give_back(std::mem::take(&mut exchange.incoming));
+        match framing {
+            // A body of known length is being made or lies in a file: silence is a fault.
+            ResponseFraming::Length(_) => exchange.poll_silent(cx).map(Err),
+            // This may be an event stream or a WebSocket, where things come when they come: it must not hold a buffer
+            // for as long as nothing does, and only the client's leaving ends the wait.
+            ResponseFraming::Chunked(_) | ResponseFraming::UntilClose => {
+                if exchange.incoming.is_empty() {
+                    buffer::give_back(std::mem::take(&mut exchange.incoming));
+                }
+                Poll::Pending
+            }
         }
-        // A body of known length is being made or lies in a file: silence is a fault. Chunks and bytes until the end
-        // may be events, which come when they come; there only the client's leaving ends the wait.
-        if matches!(framing, ResponseFraming::Length(_)) {
-            ready!(exchange.poll_silent(cx))?;
-        }
-        Poll::Pending
     }
 }

@@ -78,7 +78,7 @@ pub enum Body {
     /// All of it.
     Whole(Bytes),
     /// The part that is still to come.
-    Stream(Download),
+    Stream(Box<Download>),
 }
 
 impl Upstream {
@@ -148,7 +148,7 @@ impl MessageBody for Body {
             Self::None | Self::Head(_) => Poll::Ready(None),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(std::mem::take(bytes)))),
-            Self::Stream(download) => Pin::new(download).poll_next(cx),
+            Self::Stream(download) => Pin::new(&mut **download).poll_next(cx),
         }
     }
 

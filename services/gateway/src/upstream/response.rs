@@ -210,10 +210,18 @@ mod tests {
     fn a_body_ends_as_the_head_says() {
         let cases = [
             ("HTTP/1.1 200 OK\r\n\r\n", ResponseFraming::UntilClose, false),
-            ("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n", ResponseFraming::Length(1), false),
+            (
+                "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n",
+                ResponseFraming::Length(1),
+                false,
+            ),
             ("HTTP/1.1 204 No Content\r\n\r\n", ResponseFraming::Length(0), true),
             ("HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", ResponseFraming::Length(0), true),
-            ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n", ResponseFraming::Chunked(Chunks::default()), true),
+            (
+                "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n",
+                ResponseFraming::Chunked(Chunks::default()),
+                true,
+            ),
         ];
         for (wire, framing, keeps_alive) in cases {
             let head = parse_get(wire).unwrap().unwrap();

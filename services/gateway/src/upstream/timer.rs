@@ -62,7 +62,7 @@ mod tests {
         let mut timer = Timer::default();
         let began = Instant::now();
         timer.start(Duration::from_millis(5));
-        poll_fn(|cx| Poll::Ready(timer.poll_elapsed(cx))).await.is_pending();
+        assert!(poll_fn(|cx| Poll::Ready(timer.poll_elapsed(cx))).await.is_pending());
         timer.stop();
 
         timer.start(Duration::from_millis(30));
@@ -75,7 +75,7 @@ mod tests {
     async fn a_shorter_wait_is_not_kept_by_a_longer_one() {
         let mut timer = Timer::default();
         timer.start(Duration::from_secs(3600));
-        poll_fn(|cx| Poll::Ready(timer.poll_elapsed(cx))).await.is_pending();
+        assert!(poll_fn(|cx| Poll::Ready(timer.poll_elapsed(cx))).await.is_pending());
         timer.stop();
 
         timer.start(Duration::from_millis(5));

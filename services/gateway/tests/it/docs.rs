@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Notebook, Peer, Stub, TestGateway};
+use crate::support::{NOBODY, Notebook, Peer, Stub, TestGateway};
 
 async fn describing(document: serde_json::Value) -> Stub {
     let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{document}", document.to_string().len());
@@ -27,7 +27,10 @@ async fn one_document_describes_all_services_and_is_not_asked_for_each_time() {
 
     for _ in 0..2 {
         let document = gateway.get("/openapi.json").await.json();
-        assert_eq!(document["paths"], json!({ "/api/v1/auth/login": { "post": {} }, "/api/v1/streams": { "get": {} } }));
+        assert_eq!(
+            document["paths"],
+            json!({ "/api/v1/auth/login": { "post": {} }, "/api/v1/streams": { "get": {} } })
+        );
     }
 
     assert!(auth.next().await.starts_with("GET /openapi.json HTTP/1.1\r\n"));
@@ -38,7 +41,7 @@ async fn one_document_describes_all_services_and_is_not_asked_for_each_time() {
 async fn a_service_that_is_away_or_talks_nonsense_is_named_in_the_document() {
     let nonsense = Stub::answering("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n<htm").await;
     let at = format!("http://{}", nonsense.address);
-    let gateway = TestGateway::with([("AUTH_URL", &*at), ("STREAM_URL", "http://127.0.0.1:1")]);
+    let gateway = TestGateway::with([("AUTH_URL", &*at), ("STREAM_URL", &*format!("http://{NOBODY}"))]);
 
     let answer = gateway.get("/openapi.json").await;
 

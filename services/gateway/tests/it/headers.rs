@@ -27,8 +27,16 @@ async fn a_service_learns_of_the_client_from_us_alone() {
     assert_eq!(header(&head, "authorization"), Some("Bearer mine"));
     assert_eq!(header(&head, "cookie"), Some("auth_token=mine"));
     assert_eq!(header(&head, "x-kept"), Some("kept"));
-    let absent =
-        ["x-user-id", "x-amphi-role", "forwarded", "x-real-ip", "x-webhook-secret", "proxy-authorization", "x-hop", "te"];
+    let absent = [
+        "x-user-id",
+        "x-amphi-role",
+        "forwarded",
+        "x-real-ip",
+        "x-webhook-secret",
+        "proxy-authorization",
+        "x-hop",
+        "te",
+    ];
     for name in absent {
         assert_eq!(header(&head, name), None, "{name}");
     }

@@ -1,12 +1,11 @@
 //! nginx-rtmp calls back in HTTP/1.0 and takes the reply as complete only when we close.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::support::{Stub, TestGateway};
+use crate::support::{NOBODY, Stub, TestGateway};
 
-/// Far below the time after which a server stops waiting for a client to close first.
-const AT_ONCE: Duration = Duration::from_millis(500);
+/// Below the second after which a server stops waiting for a client to close first.
+const AT_ONCE: Duration = Duration::from_millis(900);
 
 /// What nginx-rtmp sends when somebody publishes.
 fn callback(path: &str) -> String {
@@ -35,14 +34,13 @@ async fn a_callback_is_answered_and_the_connection_closed_at_once() {
     for path in ["/webhook/stream-event?secret=x", "/webhook/stream-event/x"] {
         let reply = reply(&gateway, &callback(path)).await;
         assert!(reply.starts_with("HTTP/1.0 200 ") && reply.ends_with("\r\n\r\n{\"code\":0}"), "{reply}");
-        assert!(upstream.next().await.contains("content-length: 124\r\n"));
+        assert!(upstream.next().await.starts_with("POST /api/v1/webhook/stream-event"));
     }
 }
 
 #[actix_web::test]
 async fn a_callback_that_fails_is_answered_and_closed_at_once_too() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let gateway = TestGateway::before(nobody).await;
+    let gateway = TestGateway::before(NOBODY).await;
     for (path, status) in [("/webhook/stream-event", "503"), ("/webhook/no-such-event", "404"), ("/streams", "401")] {
         let reply = reply(&gateway, &callback(path)).await;
         assert_eq!(&reply[9..12], status, "{path}");

@@ -1,4 +1,5 @@
 //! The gateway as its users find it: HTTP to a running gateway, with stubs for the services behind it.
+#![cfg(test)]
 
 mod access;
 mod bodies;

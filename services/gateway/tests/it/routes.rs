@@ -12,7 +12,8 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 async fn each_path_leads_to_its_service_under_its_canonical_name() {
     let mut services = [Stub::answering(OK).await, Stub::answering(OK).await, Stub::answering(OK).await];
     let at = services.each_ref().map(|stub| format!("http://{}", stub.address));
-    let gateway = TestGateway::with([("AUTH_URL", &*at[AUTH]), ("STREAM_URL", &*at[STREAM]), ("HLS_ORIGIN_URL", &*at[HLS])]);
+    let gateway =
+        TestGateway::with([("AUTH_URL", &*at[AUTH]), ("STREAM_URL", &*at[STREAM]), ("HLS_ORIGIN_URL", &*at[HLS])]);
 
     for (path, service, canonical) in [
         ("/api/auth/login", AUTH, "/api/v1/auth/login"),

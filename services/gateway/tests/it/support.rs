@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +27,9 @@ use tokio::sync::mpsc;
 
 /// A test that waits longer than this for anything has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An address that refuses connections: nobody may listen on port 1 but root, and nobody does.
+pub(crate) const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
 /// Waits for `future`, but not for ever.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -211,7 +214,10 @@ impl Answer {
 
 /// The value of a header in `head`.
 pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().filter_map(|line| line.split_once(':')).find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.trim())
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        .map(|(_, v)| v.trim())
 }
 
 impl Peer {

@@ -88,7 +88,8 @@ async fn bytes_right_behind_the_handshake_are_not_lost_on_either_side() {
     assert!(client.read_head().await.unwrap().starts_with("HTTP/1.1 101"));
     assert_eq!(client.read_exact(15).await.unwrap(), b"from the server");
     let head = upstream.next().await;
-    for line in ["connection: upgrade\r\n", "upgrade: websocket\r\n", "sec-websocket-key: x3JJHMbDL1EzLkh9GBhXDw==\r\n"] {
+    for line in ["connection: upgrade\r\n", "upgrade: websocket\r\n", "sec-websocket-key: x3JJHMbDL1EzLkh9GBhXDw==\r\n"]
+    {
         assert!(head.contains(line), "{line} is not in {head}");
     }
     assert_eq!(upstream.next().await, "from the client");
@@ -96,12 +97,8 @@ async fn bytes_right_behind_the_handshake_are_not_lost_on_either_side() {
 
 #[actix_web::test]
 async fn nothing_behind_a_handshake_reaches_a_service_that_refuses_it() {
-    let mut upstream = Stub::new(async |mut peer: Peer, notebook: Notebook| {
-        peer.read_head().await.unwrap();
-        peer.write("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nno\r\n\r\n0\r\n\r\n").await;
-        notebook.note(String::from_utf8(peer.read_to_end().await).unwrap());
-    })
-    .await;
+    let mut upstream =
+        Stub::answering("HTTP/1.1 403 Forbidden\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n").await;
     let gateway = TestGateway::before(upstream.address).await;
 
     let mut client = gateway.connect().await;
@@ -110,8 +107,10 @@ async fn nothing_behind_a_handshake_reaches_a_service_that_refuses_it() {
     let head = client.read_head().await.unwrap();
     assert!(head.starts_with("HTTP/1.1 403") && head.contains("connection: close"), "{head}");
     assert!(!head.contains("transfer-encoding"), "{head}");
-    assert_eq!(client.read_to_end().await, b"no\r\n");
-    assert_eq!(upstream.next().await, "");
+    assert_eq!(client.read_to_end().await, b"no");
+    assert!(upstream.next().await.starts_with("GET /api/v1/streams/7/live "));
+    gateway.get("/streams/8").await;
+    assert!(upstream.next().await.starts_with("GET /api/v1/streams/8 "));
 }
 
 #[actix_web::test]
