@@ -6,7 +6,9 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use common::problem::kinds;
+use common::token;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::env::Env;
 use crate::run;
@@ -20,8 +22,7 @@ pub fn write(services: &[Service], out: &Path, readme: &Path) -> anyhow::Result<
     let openapi = out.join("openapi");
     fs::create_dir_all(&openapi)?;
     for service in services {
-        let document = (service.openapi)();
-        write_json(&openapi.join(format!("{}.json", service.name)), &document)?;
+        write_json(&openapi.join(format!("{}.json", service.name)), &openapi_of(service)?)?;
     }
     write_json(&out.join("asyncapi.json"), &events::asyncapi())?;
     fs::write(out.join("problems.md"), problems(services))?;
@@ -32,6 +33,44 @@ pub fn write(services: &[Service], out: &Path, readme: &Path) -> anyhow::Result<
     let table = settings(services)?;
     fs::write(readme, format!("{before}{TABLE_BEGINS}\n\n{table}\n{TABLE_ENDS}{after}"))?;
     Ok(())
+}
+
+/// The API of `service`, with what all have in common: how one logs in, and the format of errors.
+pub(crate) fn openapi_of(service: &Service) -> anyhow::Result<Value> {
+    let mut document = serde_json::to_value((service.openapi)())?;
+    if let Some(info) = document["info"].as_object_mut() {
+        // Taken from the package, which has none.
+        info.remove("license");
+    }
+    let components = &mut document["components"];
+    components["securitySchemes"] = json!({
+        "cookie": { "type": "apiKey", "in": "cookie", "name": token::COOKIE },
+        "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
+    });
+    components["schemas"]["Problem"] = json!({
+        "type": "object",
+        "description": "What went wrong (RFC 9457). Some kinds add members of their own.",
+        "required": ["type", "title", "status", "detail", "code", "trace_id"],
+        "properties": {
+            "type": { "type": "string" },
+            "title": { "type": "string", "description": "The same at every occurrence." },
+            "status": { "type": "integer" },
+            "detail": { "type": "string", "description": "What to do about this occurrence." },
+            "code": { "type": "string", "description": "Stable, for programs." },
+            "trace_id": { "type": ["string", "null"], "description": "The log has it too." },
+        },
+    });
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    for responses in operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut()) {
+        for (status, response) in responses.iter_mut() {
+            if status.starts_with(['4', '5']) && response.get("content").is_none() {
+                response["content"] =
+                    json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+            }
+        }
+    }
+    Ok(document)
 }
 
 fn write_json(path: &Path, document: &impl Serialize) -> anyhow::Result<()> {

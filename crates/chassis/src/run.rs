@@ -19,7 +19,7 @@ use crate::env::{ConfigError, Env, Origin};
 use crate::health::{Health, Importance};
 use crate::service::{Context, Core, Service, Start};
 use crate::tasks::Tasks;
-use crate::{admin, db, http, keys, telemetry};
+use crate::{admin, db, docs, http, keys, telemetry};
 
 /// The schema of the in-process transport.
 const BROKER_SCHEMA: &str = "broker";
@@ -210,7 +210,7 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         announcements.extend(app.announcements);
         let options =
             http::Options { service: service.name, edge: service.edge, workers: core.workers, drain: core.drain };
-        let (openapi, routes) = ((service.openapi)(), app.routes);
+        let (openapi, routes) = (docs::openapi_of(service)?, app.routes);
         let routes: http::Routes = std::sync::Arc::new(move |config| {
             let document = openapi.clone();
             routes(config);

@@ -7,4 +7,5 @@ mod house;
 mod main_job;
 mod outages;
 mod own_programs;
+mod readme;
 mod telemetry;
