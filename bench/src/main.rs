@@ -51,7 +51,9 @@ async fn main() {
     }
     report("ffmpeg started to live", from_encoder);
     report("publish let in to live", from_publish);
-    println!("over {BROADCASTS} broadcasts, as seen in GET /streams asked every 2 ms; ffmpeg's own start is in the first");
+    println!(
+        "over {BROADCASTS} broadcasts, as seen in GET /streams asked every 2 ms; ffmpeg's own start is in the first"
+    );
 }
 
 async fn start(amphi: &str, settings: &[(&str, String)]) -> (Program, u128) {
@@ -71,7 +73,8 @@ fn memory(pid: u32, folder: &str) -> (f64, f64) {
     let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids: Vec<u32> = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let command = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let Some(postmaster) = pids.iter().find(|pid| command(pid).contains("postgres") && command(pid).contains(folder)) else {
+    let Some(postmaster) = pids.iter().find(|pid| command(pid).contains("postgres") && command(pid).contains(folder))
+    else {
         return (own, 0.0);
     };
     let is_child = |pid: &&u32| kib(format!("/proc/{pid}/status"), "PPid:") == f64::from(*postmaster);
@@ -114,6 +117,8 @@ fn since(time: &str) -> Duration {
 
 fn report(what: &str, mut times: Vec<Duration>) {
     times.sort();
-    let at = |share: f64| times[((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1].as_secs_f64() * 1000.0;
+    let at = |share: f64| {
+        times[((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1].as_secs_f64() * 1000.0
+    };
     println!("{what:<25} {:>6.1} ms p50, {:.1} ms p99", at(0.5), at(0.99));
 }

@@ -51,7 +51,10 @@ impl Backplane {
     /// Keeps `value` under `key` for `ttl` at most.
     pub async fn set(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<(), Away> {
         match &self.0 {
-            Kind::Memory(memory) => Ok(memory.set(key, value, ttl)),
+            Kind::Memory(memory) => {
+                memory.set(key, value, ttl);
+                Ok(())
+            }
             Kind::Redis(redis) => redis.set(key, value, ttl).await,
         }
     }

@@ -88,9 +88,9 @@ impl EmbeddedPostgres {
     async fn guest(root: &Path, password: &Secret, deadline: Instant) -> anyhow::Result<Self> {
         loop {
             let folders = fs::read_dir(root)?.filter_map(Result::ok).map(|entry| entry.path());
-            let server = folders.filter(|path| path.join("PG_VERSION").exists()).find_map(|data| {
-                running(&data).map(|server| (server, data))
-            });
+            let server = folders
+                .filter(|path| path.join("PG_VERSION").exists())
+                .find_map(|data| running(&data).map(|server| (server, data)));
             if let Some((server, data)) = server {
                 let url = url(server.port, password);
                 wait_until_ours(&url, &data, root, None, deadline).await?;
@@ -164,7 +164,9 @@ fn unprivileged_account() -> anyhow::Result<Account> {
     let passwd = fs::read_to_string("/etc/passwd").context("/etc/passwd cannot be read")?;
     let find = |wanted: &str| {
         passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find_map(|fields| match fields[..] {
-            [name, _, uid, gid, ..] if name == wanted => Some(Account { uid: uid.parse().ok()?, gid: gid.parse().ok()? }),
+            [name, _, uid, gid, ..] if name == wanted => {
+                Some(Account { uid: uid.parse().ok()?, gid: gid.parse().ok()? })
+            }
             _ => None,
         })
     };

@@ -127,9 +127,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
 fn parse_origin(text: &str) -> Option<Origin> {
     let text = text.strip_suffix('/').unwrap_or(text);
     let (scheme, authority) = text.split_once("://")?;
-    let is_origin = matches!(scheme, "http" | "https")
-        && !authority.is_empty()
-        && !authority.contains(['/', '?', '#', '@', ' ']);
+    let is_origin =
+        matches!(scheme, "http" | "https") && !authority.is_empty() && !authority.contains(['/', '?', '#', '@', ' ']);
     is_origin.then(|| Origin(text.to_owned()))
 }
 
@@ -168,9 +167,12 @@ pub struct Described {
     pub source: Source,
 }
 
+/// Where a variable's value is looked up.
+type Lookup = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// Reads settings, and remembers what was read.
 pub struct Env {
-    lookup: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    lookup: Lookup,
     derived: Mutex<HashMap<String, (String, String)>>,
     described: Mutex<Vec<Described>>,
     describes_only: bool,
@@ -224,14 +226,9 @@ impl Env {
 
     /// A secret of this installation. In development one is made at first start and kept under `keep` (mode 0600);
     /// production must set it, to something that nobody could guess.
-    pub fn secret(
-        &self,
-        name: &str,
-        stage: Stage,
-        keep: &Path,
-        meaning: &'static str,
-    ) -> Result<Secret, ConfigError> {
-        let given: Option<Secret> = self.optional(name, "development: made at first start; production: required", meaning)?;
+    pub fn secret(&self, name: &str, stage: Stage, keep: &Path, meaning: &'static str) -> Result<Secret, ConfigError> {
+        let given: Option<Secret> =
+            self.optional(name, "development: made at first start; production: required", meaning)?;
         if self.describes_only {
             return Ok(given.unwrap_or_else(|| Secret::new("")));
         }
@@ -333,10 +330,7 @@ mod tests {
     fn a_wrong_value_is_refused_with_its_name_and_what_was_expected() {
         let env = Env::of([("CHAT_PING", "often")]);
         let error = env.read::<Duration>("CHAT_PING", "15s", "Time between pings.").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "CHAT_PING: expected a time such as 500ms, 20s, 15m, 12h or 7d, got `often`"
-        );
+        assert_eq!(error.to_string(), "CHAT_PING: expected a time such as 500ms, 20s, 15m, 12h or 7d, got `often`");
     }
 
     #[test]

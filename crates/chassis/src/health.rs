@@ -71,8 +71,7 @@ impl Health {
             (name, importance, result)
         }))
         .await;
-        let failed =
-            |wanted| results.iter().any(|(_, importance, result)| result.is_err() && *importance == wanted);
+        let failed = |wanted| results.iter().any(|(_, importance, result)| result.is_err() && *importance == wanted);
         let mut status = match (failed(Importance::Required), failed(Importance::Helpful)) {
             (true, _) => "unavailable",
             (false, true) => "degraded",

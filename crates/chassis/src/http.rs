@@ -15,8 +15,8 @@ use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer, Re
 use common::problem::kinds;
 use common::{Problem, Verifier};
 use opentelemetry::global;
-use opentelemetry::trace::TraceContextExt as _;
 use opentelemetry::propagation::{Extractor, Injector};
+use opentelemetry::trace::TraceContextExt as _;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -76,7 +76,9 @@ pub fn server(listener: TcpListener, options: Options, verifier: Verifier, route
         App::new()
             .wrap(from_fn(move |request, next| observe(service, edge, request, next)))
             .app_data(web::Data::new(verifier.clone()))
-            .app_data(web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _| json_problem(&error).into()))
+            .app_data(
+                web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _| json_problem(&error).into()),
+            )
             .app_data(web::QueryConfig::default().error_handler(|error, _| query_problem(&error).into()))
             .app_data(web::PathConfig::default().error_handler(|error, request| path_problem(&error, request).into()))
             .default_service(web::to(no_such_path))
@@ -144,7 +146,8 @@ async fn observe(
     let mut response = next.call(request).instrument(span.clone()).await?.map_into_boxed_body();
 
     if is_bare_refusal(&response) {
-        let problem = kinds::METHOD_NOT_ALLOWED.say(format!("{method} is not possible at {}", response.request().path()));
+        let problem =
+            kinds::METHOD_NOT_ALLOWED.say(format!("{method} is not possible at {}", response.request().path()));
         let refusal = span.in_scope(|| problem.error_response());
         let allow = response.headers().get(actix_web::http::header::ALLOW).cloned();
         response = response.into_response(refusal);

@@ -94,7 +94,11 @@ fn admin_address(services: &[Service], env: &Env) -> Result<SocketAddr, ConfigEr
 }
 
 fn auth_url(env: &Env) -> Result<Origin, ConfigError> {
-    env.read("AUTH_URL", "http://127.0.0.1:8081", "The auth service, whose keys verify tokens. In the same process: its own address.")
+    env.read(
+        "AUTH_URL",
+        "http://127.0.0.1:8081",
+        "The auth service, whose keys verify tokens. In the same process: its own address.",
+    )
 }
 
 /// Reads everything that `services` read, without starting anything.
@@ -214,7 +218,8 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         let routes: http::Routes = std::sync::Arc::new(move |config| {
             let document = openapi.clone();
             routes(config);
-            config.route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))));
+            config
+                .route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))));
         });
         let server = http::server(listener, options, verifier.clone(), routes)?;
         servers.push(server.handle());

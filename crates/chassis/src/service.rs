@@ -71,8 +71,7 @@ impl Context {
 }
 
 /// Starts a consumer, and returns how it is doing.
-pub(crate) type Consume =
-    Box<dyn FnOnce(Pool, Transport, &Tasks) -> watch::Receiver<outbox::ConsumerHealth> + Send>;
+pub(crate) type Consume = Box<dyn FnOnce(Pool, Transport, &Tasks) -> watch::Receiver<outbox::ConsumerHealth> + Send>;
 
 /// A service that is ready to be served.
 pub struct App {
@@ -133,7 +132,11 @@ pub struct Core {
 
 impl Core {
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
-        let stage = env.read("AMPHI_ENV", "development", "`production` refuses missing or guessable secrets and sends cookies over HTTPS only.")?;
+        let stage = env.read(
+            "AMPHI_ENV",
+            "development",
+            "`production` refuses missing or guessable secrets and sends cookies over HTTPS only.",
+        )?;
         Ok(Self {
             stage,
             data_dir: env.read("AMPHI_DATA_DIR", ".amphi", "The folder for everything written on embedded defaults: the database, generated secrets.")?,

@@ -67,11 +67,27 @@ impl Config {
             Stage::Production => "json",
         };
         Ok(Self {
-            log_format: env.read("LOG_FORMAT", format, "How log lines on stdout look: `text` for people, `json` for machines (the default in production).")?,
-            log_level: env.read("LOG_LEVEL", "info,actix_server=warn", "What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,stream=debug`.")?,
-            log_dir: env.optional("LOG_DIR", "logs go to stdout only", "A folder for log files, one a day as JSON; errors in files of their own.")?,
+            log_format: env.read(
+                "LOG_FORMAT",
+                format,
+                "How log lines on stdout look: `text` for people, `json` for machines (the default in production).",
+            )?,
+            log_level: env.read(
+                "LOG_LEVEL",
+                "info,actix_server=warn",
+                "What is logged: `error`, `warn`, `info`, `debug`, or directives such as `info,stream=debug`.",
+            )?,
+            log_dir: env.optional(
+                "LOG_DIR",
+                "logs go to stdout only",
+                "A folder for log files, one a day as JSON; errors in files of their own.",
+            )?,
             log_keep_days: env.read("LOG_KEEP_DAYS", "14", "How many daily files of each kind stay in `LOG_DIR`.")?,
-            otlp_endpoint: env.optional("OTEL_EXPORTER_OTLP_ENDPOINT", "no traces are sent", "The OpenTelemetry collector (OTLP over HTTP) that traces are sent to, such as http://127.0.0.1:4318.")?,
+            otlp_endpoint: env.optional(
+                "OTEL_EXPORTER_OTLP_ENDPOINT",
+                "no traces are sent",
+                "The OpenTelemetry collector (OTLP over HTTP) that traces are sent to, such as http://127.0.0.1:4318.",
+            )?,
         })
     }
 }
@@ -96,8 +112,12 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
         LogFormat::Text => {
             // Spans tell machines which lines belong together; for people they are in the way.
             let filter = filter_fn(|metadata| !metadata.is_span());
-            tracing_subscriber::fmt::layer().with_target(false).with_ansi(std::io::stdout().is_terminal()).with_filter(filter).boxed()
-        },
+            tracing_subscriber::fmt::layer()
+                .with_target(false)
+                .with_ansi(std::io::stdout().is_terminal())
+                .with_filter(filter)
+                .boxed()
+        }
     };
     let mut layers = vec![stdout.with_filter(filter()?).boxed()];
     let mut files = Vec::new();
@@ -117,7 +137,9 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
         layers.push(file("info")?.with_filter(filter()?).boxed());
         layers.push(file("error")?.with_filter(LevelFilter::ERROR).boxed());
     }
-    layers.push(tracing_opentelemetry::layer().with_tracer(provider.tracer("amphi")).with_filter(LevelFilter::INFO).boxed());
+    layers.push(
+        tracing_opentelemetry::layer().with_tracer(provider.tracer("amphi")).with_filter(LevelFilter::INFO).boxed(),
+    );
     tracing_subscriber::registry().with(layers).try_init().context("logging was started twice")?;
     Ok(Telemetry { provider, _files: files })
 }

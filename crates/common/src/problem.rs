@@ -31,13 +31,21 @@ impl Kind {
     /// An occurrence with nothing more to say than the title.
     #[must_use]
     pub fn problem(self) -> Problem {
-        Problem { kind: self, detail: Cow::Borrowed(self.title), extras: Map::new(), retry_after: None, source: None }
+        Problem(Box::new(Occurrence {
+            kind: self,
+            detail: Cow::Borrowed(self.title),
+            extras: Map::new(),
+            retry_after: None,
+            source: None,
+        }))
     }
 
     /// An occurrence that tells the reader what to do.
     #[must_use]
     pub fn say(self, detail: impl fmt::Display) -> Problem {
-        Problem { detail: Cow::Owned(detail.to_string()), ..self.problem() }
+        let mut problem = self.problem();
+        problem.0.detail = Cow::Owned(detail.to_string());
+        problem
     }
 }
 
@@ -100,7 +108,10 @@ pub mod kinds {
 
 /// One occurrence of an error, as a client sees it. Never carries our insides.
 #[derive(Debug)]
-pub struct Problem {
+pub struct Problem(Box<Occurrence>);
+
+#[derive(Debug)]
+struct Occurrence {
     kind: Kind,
     detail: Cow<'static, str>,
     extras: Map<String, Value>,
@@ -112,66 +123,63 @@ pub struct Problem {
 impl Problem {
     /// 500, with its cause for the log alone.
     pub fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { source: Some(cause.into()), ..kinds::INTERNAL.problem() }
+        kinds::INTERNAL.problem().caused_by(cause)
     }
 
     /// 503, with `Retry-After` in whole seconds, at least 1, and its cause for the log alone.
     pub fn unavailable(retry_after: Duration, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self {
-            source: Some(cause.into()),
-            ..kinds::UNAVAILABLE.problem().retry_after(retry_after)
-        }
+        kinds::UNAVAILABLE.problem().retry_after(retry_after).caused_by(cause)
     }
 
     /// Adds a member of its own to the body.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl serde::Serialize) -> Self {
-        self.extras.insert(name.to_owned(), json!(value));
+        self.0.extras.insert(name.to_owned(), json!(value));
         self
     }
 
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
-        self.retry_after = Some(after);
+        self.0.retry_after = Some(after);
         self
     }
 
     /// What the log should know about the cause.
     #[must_use]
     pub fn caused_by(mut self, cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(cause.into());
+        self.0.source = Some(cause.into());
         self
     }
 
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.0.kind
     }
 
     fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The body: `type`, `title`, `status`, `detail`, `code`, `trace_id`, and named extras.
     #[must_use]
     pub fn body(&self) -> Value {
-        let mut body = self.extras.clone();
-        body.insert("type".into(), json!(format!("urn:amphi:problem:{}", self.kind.code)));
-        body.insert("title".into(), json!(self.kind.title));
-        body.insert("status".into(), json!(self.kind.status));
-        body.insert("detail".into(), json!(self.detail));
-        body.insert("code".into(), json!(self.kind.code));
+        let mut body = self.0.extras.clone();
+        body.insert("type".into(), json!(format!("urn:amphi:problem:{}", self.0.kind.code)));
+        body.insert("title".into(), json!(self.0.kind.title));
+        body.insert("status".into(), json!(self.0.kind.status));
+        body.insert("detail".into(), json!(self.0.detail));
+        body.insert("code".into(), json!(self.0.kind.code));
         body.insert("trace_id".into(), json!(current_trace_id()));
         Value::Object(body)
     }
 
     fn log(&self) {
-        if self.kind.status < 500 {
+        if self.0.kind.status < 500 {
             return;
         }
-        let cause = self.source.as_deref().map(|cause| chain(cause)).unwrap_or_default();
+        let cause = self.0.source.as_deref().map(|cause| chain(cause)).unwrap_or_default();
         let trace_id = current_trace_id();
-        tracing::error!(code = self.kind.code, cause, trace_id, "{}", self.detail);
+        tracing::error!(code = self.0.kind.code, cause, trace_id, "{}", self.0.detail);
     }
 }
 
@@ -199,7 +207,7 @@ pub fn chain(error: &dyn Error) -> String {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.kind.status, self.kind.code, self.detail)
+        write!(f, "{} {}: {}", self.0.kind.status, self.0.kind.code, self.0.detail)
     }
 }
 
@@ -216,10 +224,10 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(self.status());
         response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
         response.insert_header((header::CACHE_CONTROL, "no-store"));
-        if let Some(after) = self.retry_after {
+        if let Some(after) = self.0.retry_after {
             response.insert_header((header::RETRY_AFTER, after.as_secs().max(1).to_string()));
         }
-        if self.kind.status == 401 {
+        if self.0.kind.status == 401 {
             response.insert_header((header::WWW_AUTHENTICATE, "Bearer"));
         }
         response.body(self.body().to_string())

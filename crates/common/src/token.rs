@@ -185,9 +185,8 @@ impl Verifier {
         let header = decode_header(token).map_err(|_malformed| TokenError::Invalid)?;
         let kid = header.kid.ok_or(TokenError::Invalid)?;
         let key = self.key(&kid)?;
-        let claims = decode::<Claims>(token, &key, &self.shared.validation)
-            .map_err(|_refused| TokenError::Invalid)?
-            .claims;
+        let claims =
+            decode::<Claims>(token, &key, &self.shared.validation).map_err(|_refused| TokenError::Invalid)?.claims;
         let now = self.shared.clock.now().timestamp();
         if claims.exp <= now {
             return Err(TokenError::Expired);

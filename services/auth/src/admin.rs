@@ -29,7 +29,9 @@ pub(crate) async fn ensure(
     let password = config.admin_password.clone().or(generated.clone().map(Secret::new));
     let Some(password) = password else { return Ok(Vec::new()) };
     let Ok(registration) = Registration::parse(&config.admin_email, password.expose(), "Administrator") else {
-        bail!("AMPHI_ADMIN_EMAIL must be an e-mail address, and AMPHI_ADMIN_PASSWORD must have from 8 to 128 characters");
+        bail!(
+            "AMPHI_ADMIN_EMAIL must be an e-mail address, and AMPHI_ADMIN_PASSWORD must have from 8 to 128 characters"
+        );
     };
     let hash = passwords.hash(registration.password.clone()).await?;
     let user = NewUser::new(&registration, hash, Role::Admin, now);

@@ -28,7 +28,8 @@ pub struct Config {
 
 impl Config {
     pub fn from_env(env: &Env, core: &Core) -> Result<Self, ConfigError> {
-        let hours: u32 = env.read("JWT_EXPIRY_HOURS", "168", "How long a token and its cookie live, in hours: from 1 to 8760.")?;
+        let hours: u32 =
+            env.read("JWT_EXPIRY_HOURS", "168", "How long a token and its cookie live, in hours: from 1 to 8760.")?;
         if !(1..=LONGEST_HOURS).contains(&hours) {
             return Err(ConfigError::Unexpected {
                 name: "JWT_EXPIRY_HOURS".to_owned(),
@@ -37,12 +38,29 @@ impl Config {
             });
         }
         Ok(Self {
-            secret: env.secret("AMPHI_SECRET", core.stage, &core.data_dir, "Seals the keys that sign tokens. The same for all instances of auth; at least 16 characters.")?,
+            secret: env.secret(
+                "AMPHI_SECRET",
+                core.stage,
+                &core.data_dir,
+                "Seals the keys that sign tokens. The same for all instances of auth; at least 16 characters.",
+            )?,
             issuer: core.issuer.clone(),
             token_lifetime: Duration::from_secs(u64::from(hours) * 60 * 60),
-            password_workers: env.read("PASSWORD_WORKERS", "2", "How many passwords are hashed at once; each takes 19 MiB and a core for some 20 ms.")?,
-            admin_email: env.read("AMPHI_ADMIN_EMAIL", "admin@amphi.example", "The first administrator, made when there is none.")?,
-            admin_password: env.optional("AMPHI_ADMIN_PASSWORD", "generated, and shown once", "The password of the first administrator.")?,
+            password_workers: env.read(
+                "PASSWORD_WORKERS",
+                "2",
+                "How many passwords are hashed at once; each takes 19 MiB and a core for some 20 ms.",
+            )?,
+            admin_email: env.read(
+                "AMPHI_ADMIN_EMAIL",
+                "admin@amphi.example",
+                "The first administrator, made when there is none.",
+            )?,
+            admin_password: env.optional(
+                "AMPHI_ADMIN_PASSWORD",
+                "generated, and shown once",
+                "The password of the first administrator.",
+            )?,
             secure_cookies: core.stage == Stage::Production,
         })
     }

@@ -96,7 +96,18 @@ mod tests {
     #[test]
     fn what_is_no_address_is_refused() {
         let long = format!("{}@example.org", "a".repeat(100));
-        for wrong in ["", "ana", "@example.org", "ana@", "ana@example", "a na@example.org", "a@b@c.org", "a\0@b.org", "ana@example..org", &long] {
+        for wrong in [
+            "",
+            "ana",
+            "@example.org",
+            "ana@",
+            "ana@example",
+            "a na@example.org",
+            "a@b@c.org",
+            "a\0@b.org",
+            "ana@example..org",
+            &long,
+        ] {
             assert!(Email::parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -47,7 +47,10 @@ impl From<AuthError> for Problem {
             AuthError::BadCredentials => BAD_CREDENTIALS.say(&error),
             AuthError::SessionEnded => SESSION_ENDED.say(&error),
             AuthError::Invalid(problem) => problem,
-            AuthError::Busy => kinds::UNAVAILABLE.say("many logins are waiting; try again").retry_after(Duration::from_secs(2)).caused_by(error),
+            AuthError::Busy => kinds::UNAVAILABLE
+                .say("many logins are waiting; try again")
+                .retry_after(Duration::from_secs(2))
+                .caused_by(error),
             AuthError::Hash(_) | AuthError::Sign(_) | AuthError::Task(_) => Self::internal(error),
             AuthError::Database(error) => db::query_problem(error),
             AuthError::Pool(error) => db::pool_problem(error),

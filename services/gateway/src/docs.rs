@@ -8,6 +8,7 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use common::Problem;
+use common::problem::chain;
 use common::token::InQuery;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
@@ -81,7 +82,7 @@ async fn aggregate(worker: &Worker) -> Bytes {
 /// The document of one service. The error says in words why there is none.
 async fn describe(worker: &Worker, service: Service) -> Result<Value, String> {
     let answer = timeout(PATIENCE, worker.upstream(service).get("/openapi.json", MAX_DOCUMENT));
-    let text = answer.await.unwrap_or(Err(UpstreamError::Silent(PATIENCE))).map_err(|error| error.to_string())?;
+    let text = answer.await.unwrap_or(Err(UpstreamError::Silent(PATIENCE))).map_err(|error| chain(&error))?;
     serde_json::from_slice(&text).map_err(|error| error.to_string())
 }
 

@@ -51,7 +51,9 @@ pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callb
     let decision = conn
         .transaction(async |conn| match callback {
             Callback::Publish { key, client } => publish(app, conn, &StreamKey::of(&key), encoder(client), now).await,
-            Callback::UpdatePublish { key, client } => heartbeat(conn, &StreamKey::of(&key), encoder(client), now).await,
+            Callback::UpdatePublish { key, client } => {
+                heartbeat(conn, &StreamKey::of(&key), encoder(client), now).await
+            }
             Callback::Done { name, client } => done(conn, &name, encoder(client), now).await,
             Callback::Play { name, client } => play(conn, &name, encoder(client)).await,
             Callback::RecordDone { name, path } => recorded(conn, &name, &media_server.name, path, now).await,
@@ -76,7 +78,8 @@ async fn publish(
 ) -> Result<Decision, StreamError> {
     let stream = streams::lock_by_key(conn, key).await?.ok_or(StreamError::WrongKey)?;
     if let Some(current) = broadcasts::find_live(conn, stream.id).await? {
-        let is_silent = now - current.last_seen_at > chrono::TimeDelta::from_std(app.config.stale_after).unwrap_or_default();
+        let is_silent =
+            now - current.last_seen_at > chrono::TimeDelta::from_std(app.config.stale_after).unwrap_or_default();
         let (old, new) = (&current.encoder.media_server, &encoder.media_server);
         let was_restarted = old.name == new.name && old.run != new.run;
         let reason = if current.encoder == encoder {
@@ -285,7 +288,9 @@ mod tests {
     fn a_recordings_name_tells_when_it_was_begun() {
         let begun = recording_begun("/rec/0190c2e0-7e1a-7c3b-9d1e-2f3a4b5c6d7e-1795226177.flv").unwrap();
         assert_eq!(begun.timestamp(), 1_795_226_178);
-        for other in ["", "/rec/name.flv", "/rec/name-x.flv", "/rec/name-1795226177.mp4", "/rec/n-9223372036854775807.flv"] {
+        for other in
+            ["", "/rec/name.flv", "/rec/name-x.flv", "/rec/name-1795226177.mp4", "/rec/n-9223372036854775807.flv"]
+        {
             assert_eq!(recording_begun(other), None, "{other}");
         }
     }

@@ -71,9 +71,15 @@ mod tests {
         let key = || "key123".to_owned();
         let cases = [
             ("call=publish&name=key123&type=live", Callback::Publish { key: key(), client: client() }),
-            ("call=update_publish&time=2&timestamp=1990&name=key123", Callback::UpdatePublish { key: key(), client: client() }),
+            (
+                "call=update_publish&time=2&timestamp=1990&name=key123",
+                Callback::UpdatePublish { key: key(), client: client() },
+            ),
             ("call=done&name=key123", Callback::Done { name: key(), client: client() }),
-            ("call=play&name=key123&start=4294965296&duration=0&reset=0", Callback::Play { name: key(), client: client() }),
+            (
+                "call=play&name=key123&start=4294965296&duration=0&reset=0",
+                Callback::Play { name: key(), client: client() },
+            ),
             (
                 "call=record_done&recorder=&name=key123&path=/rec/key123-1795226177.flv",
                 Callback::RecordDone { name: key(), path: "/rec/key123-1795226177.flv".into() },

@@ -174,7 +174,8 @@ mod tests {
 
     #[test]
     fn texts_that_are_too_long_or_have_control_characters_are_named() {
-        let problem = Description::parse(Some("a".repeat(256)), Some("\0".into()), Some("javascript:1".into())).unwrap_err();
+        let problem =
+            Description::parse(Some("a".repeat(256)), Some("\0".into()), Some("javascript:1".into())).unwrap_err();
         let fields = problem.body()["fields"].clone();
         for name in ["title", "description", "thumbnail"] {
             assert!(fields.get(name).is_some(), "{name} in {fields}");

@@ -57,7 +57,11 @@ fn no_two_migrations_share_a_version() {
             let name = migration.file_name().into_string().unwrap();
             let version = name.split('_').next().unwrap().replace('-', "");
             if let Some(other) = versions.insert(version, migration.path()) {
-                panic!("{} and {} share a version: the second would be skipped", migration.path().display(), other.display());
+                panic!(
+                    "{} and {} share a version: the second would be skipped",
+                    migration.path().display(),
+                    other.display()
+                );
             }
         }
     }
@@ -75,7 +79,11 @@ fn every_invariant_names_a_test_that_exists() {
         .map(str::to_owned)
         .collect();
     assert!(names.len() >= 9, "{names:?}");
-    let sources = Command::new("grep").args(["-rhoE", r"fn [a-z0-9_]+\(", "crates", "services"]).current_dir(&root).output().unwrap();
+    let sources = Command::new("grep")
+        .args(["-rhoE", r"fn [a-z0-9_]+\(", "crates", "services"])
+        .current_dir(&root)
+        .output()
+        .unwrap();
     let sources = String::from_utf8(sources.stdout).unwrap();
     for name in names {
         assert!(sources.lines().any(|line| line == format!("fn {name}(")), "there is no test `{name}`");

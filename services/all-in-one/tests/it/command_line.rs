@@ -23,7 +23,11 @@ fn config_lists_every_setting_with_its_value_its_source_and_its_default() {
     let (status, output) = Program::spawn(AMPHI, &["config"], &settings).wait();
 
     assert!(status.success(), "{output}");
-    for line in ["value    12  (from: environment)", "value    (set)  (from: environment)", "value    127.0.0.1:8080  (from: default)"] {
+    for line in [
+        "value    12  (from: environment)",
+        "value    (set)  (from: environment)",
+        "value    127.0.0.1:8080  (from: default)",
+    ] {
         assert!(output.contains(line), "{line} in {output}");
     }
     assert!(!output.contains("hunter2"));
@@ -47,7 +51,10 @@ fn a_wrong_setting_stops_the_start_before_anything_is_begun() {
     ];
     let (status, output) = Program::spawn(AMPHI, &[], &settings).wait();
     assert!(!status.success());
-    assert!(output.contains("BROADCAST_STALE_AFTER: expected a time such as 500ms, 20s, 15m, 12h or 7d, got `soon`"), "{output}");
+    assert!(
+        output.contains("BROADCAST_STALE_AFTER: expected a time such as 500ms, 20s, 15m, 12h or 7d, got `soon`"),
+        "{output}"
+    );
     assert!(!data.path().join("postgres").exists(), "no database was made");
 }
 

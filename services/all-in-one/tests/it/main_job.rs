@@ -29,7 +29,8 @@ async fn a_stream_goes_live_and_ends(house: &House) {
         (house.seen(&stream).await["userName"] == "Ana Silva").then_some(())
     })
     .await;
-    eventually("the playlist plays", async || (media::codecs(&stream.playback_url) == ["aac", "h264"]).then_some(())).await;
+    eventually("the playlist plays", async || (media::codecs(&stream.playback_url) == ["aac", "h264"]).then_some(()))
+        .await;
 
     encoder.stop();
 
@@ -77,7 +78,8 @@ async fn a_viewer_who_leaves_and_a_refused_second_publisher_do_not_end_the_broad
 
     assert!(!Encoder::is_let(&stream.ingest), "the second publisher is refused");
     assert!(media::play_a_second(&watch), "a viewer plays over RTMP, and leaves");
-    eventually("the viewer's leaving was noticed", async || house.output().contains("a viewer left").then_some(())).await;
+    eventually("the viewer's leaving was noticed", async || house.output().contains("a viewer left").then_some(()))
+        .await;
 
     assert!(encoder.is_publishing());
     let seen = house.seen(&stream).await;

@@ -18,10 +18,8 @@ async fn a_broadcast_outlives_a_crash_of_the_whole_backend() {
 
     assert!(house.output().contains("adopted the PostgreSQL"), "{}", house.output());
     // Its heartbeats arrive again, and are those of the broadcast that we knew.
-    eventually("it is reported again", async || {
-        house.output().contains("the encoder is still there").then_some(())
-    })
-    .await;
+    eventually("it is reported again", async || house.output().contains("the encoder is still there").then_some(()))
+        .await;
     assert!(encoder.is_publishing());
     assert_eq!(house.seen(&stream).await["startTime"], live["startTime"]);
 }

@@ -23,7 +23,8 @@ async fn one_trace_leads_from_the_gateway_through_the_service_to_the_consumer_of
     })
     .await;
     let find = |name: &str, parent: Option<&Span>| {
-        let found = trace.iter().find(|span| is(span, "amphi", name) && parent.is_none_or(|it| span.parent_id == it.span_id));
+        let found =
+            trace.iter().find(|span| is(span, "amphi", name) && parent.is_none_or(|it| span.parent_id == it.span_id));
         found.unwrap_or_else(|| panic!("{name} in {trace:?}"))
     };
     let gateway = trace.iter().find(|span| span.parent_id.is_empty()).unwrap();
@@ -76,7 +77,10 @@ async fn metrics_are_by_route_pattern_and_on_the_private_port_only() {
     let metrics = house.client.get(format!("{}/metrics", house.programs[0].private_port()));
     let metrics = metrics.send().await.unwrap().text().await.unwrap();
 
-    assert!(metrics.contains(r#"service="stream",method="GET",route="/api/v1/streams/{id}",status="200""#), "{metrics}");
+    assert!(
+        metrics.contains(r#"service="stream",method="GET",route="/api/v1/streams/{id}",status="200""#),
+        "{metrics}"
+    );
     for path in ["/metrics", "/readyz", "/livez"] {
         let public = house.client.get(format!("{}{path}", house.gateway)).send().await.unwrap();
         assert_eq!(public.status(), 404, "{path}");

@@ -81,12 +81,8 @@ pub(crate) async fn insert(conn: &mut AsyncPgConnection, new: &NewUser) -> Query
         user_created_at: user.created_at,
         user_updated_at: user.updated_at,
     };
-    let inserted = diesel::insert_into(users::table)
-        .values(row)
-        .on_conflict(users::user_email)
-        .do_nothing()
-        .execute(conn)
-        .await?;
+    let inserted =
+        diesel::insert_into(users::table).values(row).on_conflict(users::user_email).do_nothing().execute(conn).await?;
     if inserted == 0 {
         return Ok(None);
     }

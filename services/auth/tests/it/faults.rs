@@ -27,10 +27,8 @@ async fn without_postgresql_login_is_a_clear_503_and_recovers_by_itself() {
 
     postgres.start().await;
 
-    eventually("registering works again", async || {
-        (register("after@example.org").await.status() == 201).then_some(())
-    })
-    .await;
+    eventually("registering works again", async || (register("after@example.org").await.status() == 201).then_some(()))
+        .await;
     eventually("it is ready again", async || {
         let ready = client.get(format!("{}/readyz", program.private_port())).send().await.unwrap();
         (ready.status() == 200).then_some(())

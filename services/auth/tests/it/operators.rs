@@ -9,12 +9,16 @@ async fn dump(url: &str) -> String {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     let driver = async {
         let tables = client
-            .query("select format('%I.%I', schemaname, tablename) from pg_tables where schemaname !~ '^pg_|^information'", &[])
+            .query(
+                "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname !~ '^pg_|^information'",
+                &[],
+            )
             .await
             .unwrap();
         let mut dump = String::new();
         for table in tables {
-            let rows = client.query(&format!("select t::text from {} t", table.get::<_, String>(0)), &[]).await.unwrap();
+            let rows =
+                client.query(&format!("select t::text from {} t", table.get::<_, String>(0)), &[]).await.unwrap();
             rows.iter().for_each(|row| dump.push_str(&row.get::<_, String>(0)));
         }
         dump

@@ -17,9 +17,7 @@ pub struct ApiDoc;
 pub(crate) fn configure(service: &mut web::ServiceConfig) {
     service
         .service(
-            web::resource("/api/v1/streams")
-                .route(web::post().to(streams::create))
-                .route(web::get().to(streams::list)),
+            web::resource("/api/v1/streams").route(web::post().to(streams::create)).route(web::get().to(streams::list)),
         )
         .service(
             web::resource("/api/v1/streams/{id}")

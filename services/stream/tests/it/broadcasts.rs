@@ -130,7 +130,8 @@ async fn events_tell_of_the_broadcast_in_order_and_of_its_recording_once() {
     let stream = TestStream::start().await;
     let made = stream.made(&stream.user("Ana")).await;
     let tail = stream.tail().await;
-    let recorded = format!("call=record_done&recorder=&name={}&path=/rec/{}-4102444800.flv", made.playback_id, made.playback_id);
+    let recorded =
+        format!("call=record_done&recorder=&name={}&path=/rec/{}-4102444800.flv", made.playback_id, made.playback_id);
 
     stream.callback("publish", &made.key, "7").await;
     stream.callback("done", &made.key, "7").await;
@@ -159,7 +160,8 @@ async fn many_encoders_at_once_with_one_key_are_one_broadcast() {
     let made = stream.made(&stream.user("Ana")).await;
 
     let clients = ["1", "2", "3", "4", "5", "6"];
-    let answers = futures_util::future::join_all(clients.map(|client| stream.callback("publish", &made.key, client))).await;
+    let answers =
+        futures_util::future::join_all(clients.map(|client| stream.callback("publish", &made.key, client))).await;
 
     let let_in = answers.iter().filter(|answer| answer.status() == 302).count();
     let refused = answers.iter().filter(|answer| answer.status() == 409).count();

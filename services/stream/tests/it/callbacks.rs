@@ -27,9 +27,12 @@ async fn a_callback_shows_the_secret_in_a_header_the_query_or_the_path() {
 #[tokio::test]
 async fn what_is_no_callback_is_refused_and_breaks_nothing() {
     let stream = TestStream::start().await;
-    let send = async |body: Vec<u8>| stream.post(PATH).header("x-webhook-secret", SECRET).body(body).send().await.unwrap();
+    let send =
+        async |body: Vec<u8>| stream.post(PATH).header("x-webhook-secret", SECRET).body(body).send().await.unwrap();
 
-    for body in [&b""[..], b"call=publish", b"call=publish&name=x", b"call=record_done&name=x", b"\xff\xfe%%%=&&&", b"{}"] {
+    for body in
+        [&b""[..], b"call=publish", b"call=publish&name=x", b"call=record_done&name=x", b"\xff\xfe%%%=&&&", b"{}"]
+    {
         problem(send(body.to_vec()).await, 400, "bad-request").await;
     }
     problem(send(vec![b'a'; 20_000]).await, 413, "body-too-large").await;

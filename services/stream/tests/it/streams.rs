@@ -16,7 +16,12 @@ async fn a_new_stream_shows_its_key_once_and_to_its_owner_only() {
     assert_eq!(body["status"], "ended");
     assert_eq!(body["userName"], "Ana Silva");
     let id = body["id"].as_i64().unwrap();
-    assert!(body["playbackUrl"].as_str().unwrap().ends_with(&format!("/hls/{}/index.m3u8", body["playbackId"].as_str().unwrap())));
+    assert!(
+        body["playbackUrl"]
+            .as_str()
+            .unwrap()
+            .ends_with(&format!("/hls/{}/index.m3u8", body["playbackId"].as_str().unwrap()))
+    );
     for path in ["/api/v1/streams".to_owned(), format!("/api/v1/streams/{id}")] {
         let text = stream.get(&path).send().await.unwrap().text().await.unwrap();
         assert!(text.contains("Cooking") && !text.contains(key) && !text.contains("streamKey"), "{text}");
