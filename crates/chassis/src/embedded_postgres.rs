@@ -25,6 +25,8 @@ const ROOT_FALLBACK: &str = "/var/lib/amphi";
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a server may take to stop before its owner leaves it behind, to be adopted at the next start.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a server is started, each time on another port, before it is given up.
+const START_TRIES: u32 = 3;
 const POLL: Duration = Duration::from_millis(20);
 
 /// The user that PostgreSQL runs as: it refuses to run as root.
@@ -68,20 +70,26 @@ impl EmbeddedPostgres {
         if !data.join("PG_VERSION").exists() {
             init(&binaries, &root, &data, account)?;
         }
-        let (port, child) = match running(&data) {
-            Some(server) => {
-                tracing::info!(port = server.port, "adopted the PostgreSQL that was left running");
-                (server.port, None)
-            }
-            None => {
-                // A server that was killed leaves its pid file, and may itself be left as a zombie for a moment.
-                remove_if_there(&data.join("postmaster.pid"))?;
-                let (port, child) = start(&binaries, &root, &data, account)?;
-                (port, Some(child))
+        if let Some(server) = running(&data) {
+            tracing::info!(port = server.port, "adopted the PostgreSQL that was left running");
+            let url = url(server.port, &password);
+            wait_until_ours(&url, &data, &root, None, deadline).await?;
+            return Ok(Self { url, owned: Some(Owned { data, _lock: lock }) });
+        }
+        let mut tries = START_TRIES;
+        let url = loop {
+            // A server that was killed leaves its pid file, and may itself be left as a zombie for a moment.
+            remove_if_there(&data.join("postmaster.pid"))?;
+            let (port, child) = start(&binaries, &root, &data, account)?;
+            let url = url(port, &password);
+            tries -= 1;
+            match wait_until_ours(&url, &data, &root, Some(child), deadline).await {
+                Ok(()) => break url,
+                Err(error) if tries == 0 => return Err(error),
+                // Most likely another program took the port between our choice and its start.
+                Err(error) => tracing::warn!("{error:#}; trying again"),
             }
         };
-        let url = url(port, &password);
-        wait_until_ours(&url, &data, &root, child, deadline).await?;
         Ok(Self { url, owned: Some(Owned { data, _lock: lock }) })
     }
 

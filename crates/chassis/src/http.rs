@@ -9,7 +9,7 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
-use actix_web::http::{KeepAlive, StatusCode};
+use actix_web::http::{KeepAlive, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer, ResponseError as _, web};
 use common::problem::kinds;
@@ -88,6 +88,8 @@ pub fn server(listener: TcpListener, options: Options, verifier: Verifier, route
         .workers(workers)
         .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
         .client_request_timeout(HEAD_TIMEOUT)
+        // A client that closes its half has left: only so is an answer that it waits for taken back at once.
+        .h1_allow_half_closed(false)
         // Without it, Nagle's algorithm holds back the last part of an answer for up to 40 ms.
         .tcp_nodelay(true)
         .shutdown_timeout(drain.as_secs())
@@ -139,9 +141,12 @@ async fn observe(
     let method = request.method().clone();
 
     let span = tracing::info_span!("http.request", otel.kind = "server", service, request_id);
-    let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
-    // Fails only when nothing collects spans; then there is no trace to continue.
-    let _ = span.set_parent(parent);
+    // Nobody outside chooses our trace ids.
+    if edge == Edge::Internal {
+        let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+        // Fails only when nothing collects spans; then there is no trace to continue.
+        let _ = span.set_parent(parent);
+    }
 
     let mut response = next.call(request).instrument(span.clone()).await?.map_into_boxed_body();
 
@@ -169,16 +174,21 @@ async fn observe(
     let took = start.elapsed();
     metrics::histogram!(
         "http_request_duration_seconds",
-        "service" => service, "method" => method.to_string(), "route" => route.to_string(), "status" => status.to_string(),
+        "service" => service, "method" => label_of(&method), "route" => route.to_string(), "status" => status.to_string(),
     )
     .record(took.as_secs_f64());
-    let target = target_of(&response);
+    let path = target_of(&response);
     let client = client_of(edge, response.request());
+    // To the head of the answer: a body may go on for hours.
     let took_ms = took.as_micros() as f64 / 1000.0;
     span.in_scope(|| match edge {
-        Edge::Public => tracing::info!(%method, target, route = &*route, status, took_ms, client, "request"),
+        Edge::Public => {
+            tracing::info!(%method, path, route = &*route, status, took_ms, client, request_id, "request");
+        }
         // The gateway has told of it.
-        Edge::Internal => tracing::debug!(%method, target, route = &*route, status, took_ms, client, "request"),
+        Edge::Internal => {
+            tracing::debug!(%method, path, route = &*route, status, took_ms, client, request_id, "request");
+        }
     });
     Ok(response)
 }
@@ -187,6 +197,12 @@ async fn observe(
 fn is_bare_refusal(response: &ServiceResponse) -> bool {
     response.status() == StatusCode::METHOD_NOT_ALLOWED
         && matches!(response.response().body().size(), BodySize::None | BodySize::Sized(0))
+}
+
+/// The method, if it is one of those that are used: clients invent others, and a metric needs a bound.
+fn label_of(method: &Method) -> &'static str {
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    known.into_iter().find(|name| *name == method.as_str()).unwrap_or("other")
 }
 
 /// The pattern of the route, never the path: paths have no bound, and a metric needs one.

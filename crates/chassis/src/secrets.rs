@@ -22,7 +22,8 @@ pub fn random_hex(bytes: usize) -> String {
     let mut random = vec![0; bytes];
     #[expect(clippy::expect_used, reason = "without randomness no secret can be made")]
     SystemRandom::new().fill(&mut random).expect("the operating system has no randomness");
-    random.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect()
 }
 
 /// Why a secret could be guessed; `None` when it could not.

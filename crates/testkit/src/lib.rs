@@ -14,6 +14,7 @@ mod database;
 mod issuer;
 pub mod media;
 pub mod otlp;
+mod ports;
 pub mod private;
 mod program;
 mod services;
@@ -25,8 +26,9 @@ use tokio::time::{Instant, sleep};
 pub use amqp::{AmqpNamespace, amqp_namespace};
 pub use database::{TestDatabase, database, database_on, pool};
 pub use issuer::Issuer;
+pub use ports::free_port;
 pub use private::{Postgres, RabbitMq, Redis};
-pub use program::{Program, free_port};
+pub use program::Program;
 pub use services::{Services, services, workspace};
 
 /// How long [`eventually`] waits. Far more than anything takes, so that a busy machine fails no test.

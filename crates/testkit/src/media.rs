@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::program::free_port;
+use crate::ports::free_port;
 use crate::services::workspace;
 
 /// nginx-rtmp, configured as everywhere else (`deploy/nginx-rtmp`), on ports and in a folder of its own.

@@ -146,10 +146,3 @@ fn collect(stream: impl Read + Send + 'static, into: Arc<Mutex<String>>) -> thre
         }
     })
 }
-
-/// A port on loopback that was free a moment ago.
-#[must_use]
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it is bound").port()
-}

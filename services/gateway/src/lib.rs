@@ -55,7 +55,8 @@ struct Api;
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
     let config = Config::from_env(env, core)?;
-    Ok(Box::new(move |context| Box::pin(async move { start(config, &context) })))
+    let docs = format!("{}/docs/", core.public_url);
+    Ok(Box::new(move |context| Box::pin(async move { Ok(start(config, &context)?.announce(vec![("docs", docs)])) })))
 }
 
 fn start(config: Config, context: &Context) -> anyhow::Result<App> {

@@ -134,7 +134,7 @@ pub const ROUTES: &[Route] = &[
         paths: &["/api/v1/webhook/stream-event", "/api/webhook/stream-event", "/webhook/stream-event"],
         service: Service::Stream,
         access: Access::Public,
-        headers: &["x-webhook-secret", "x-media-server"],
+        headers: &["x-webhook-secret", "x-media-server", "x-media-server-started"],
         purpose: "Callbacks of media servers",
         ..ROUTE
     },
@@ -146,7 +146,7 @@ pub const ROUTES: &[Route] = &[
         ],
         service: Service::Stream,
         access: Access::Public,
-        headers: &["x-webhook-secret", "x-media-server"],
+        headers: &["x-webhook-secret", "x-media-server", "x-media-server-started"],
         purpose: "Callbacks of media servers, with the secret in the path",
         ..ROUTE
     },

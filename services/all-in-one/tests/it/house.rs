@@ -46,7 +46,12 @@ pub(crate) fn folder() -> tempfile::TempDir {
 impl House {
     /// One process on embedded defaults, as `make run` starts it.
     pub(crate) async fn embedded() -> Self {
+        Self::embedded_with(&[]).await
+    }
+
+    pub(crate) async fn embedded_with(more: &[(&'static str, String)]) -> Self {
         let mut house = Self::prepared(None);
+        house.settings.extend(more.iter().cloned());
         house.start_one_process().await;
         house
     }

@@ -25,6 +25,27 @@ async fn a_broadcast_outlives_a_crash_of_the_whole_backend() {
 }
 
 #[tokio::test]
+async fn after_a_restart_of_the_media_server_its_encoder_is_let_in_at_once() {
+    // Longer than the test lasts: nothing here waits for it.
+    let house = House::embedded_with(&[("BROADCAST_STALE_AFTER", "1h".to_owned())]).await;
+    let ana = house.register("ana@example.org", "Ana Silva").await;
+    let stream = house.create_stream(&ana).await;
+    let encoder = Encoder::publish(&stream.ingest);
+    let before = house.until(&stream, "live").await;
+
+    house.media.kill();
+    drop(encoder);
+    house.media.start();
+    let mut encoder = Encoder::publish(&stream.ingest);
+
+    eventually("the stream is live anew", async || {
+        (house.seen(&stream).await["startTime"] != before["startTime"]).then_some(())
+    })
+    .await;
+    assert!(encoder.is_publishing());
+}
+
+#[tokio::test]
 async fn a_media_server_that_is_killed_ends_its_broadcasts_and_the_encoder_comes_back() {
     let house = House::embedded().await;
     let ana = house.register("ana@example.org", "Ana Silva").await;
