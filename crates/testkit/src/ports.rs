@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Mutex;
 
 /// Below what the kernel gives to outgoing connections, so that none of those takes a port between its choice and use.
@@ -16,7 +17,8 @@ pub fn free_port() -> u16 {
     /// Locked as long as the process lives.
     static CLAIMS: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
-    let folder = std::env::temp_dir().join("amphi-test-ports");
+    let user = std::fs::metadata("/proc/self").map(|process| process.uid()).unwrap_or_default();
+    let folder = std::env::temp_dir().join(format!("amphi-test-ports-{user}"));
     std::fs::create_dir_all(&folder).expect("the folder of claims can be made");
     // Tests begin at different places, so that they seldom meet.
     let start = uuid::Uuid::new_v4().as_u128() % u128::from(RANGE.end - RANGE.start);
