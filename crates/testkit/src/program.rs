@@ -85,6 +85,11 @@ impl Program {
         self.child.id()
     }
 
+    /// Asks it to stop, and does not wait.
+    pub fn ask_to_stop(&self) {
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+    }
+
     /// Ends it as a crash would.
     pub fn kill(mut self) {
         let _ = self.child.kill(); // It may have ended by itself.
@@ -105,7 +110,7 @@ impl Program {
     }
 
     fn terminate(&mut self) -> Option<ExitStatus> {
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.ask_to_stop();
         let deadline = Instant::now() + STOP_WITHIN;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {

@@ -47,6 +47,7 @@ impl Decision {
 pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callback) -> Result<Answer, StreamError> {
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
+    let is_heartbeat = matches!(callback, Callback::UpdatePublish { .. } | Callback::Other { .. });
     let encoder = |client_id| Encoder { media_server: media_server.clone(), client_id };
     let decision = conn
         .transaction(async |conn| match callback {
@@ -65,7 +66,12 @@ pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callb
         app.cache.forget().await;
     }
     let decision = decision?;
-    tracing::info!(media_server = media_server.name, verdict = decision.verdict, "media server's callback");
+    let (media_server, verdict) = (&media_server.name, decision.verdict);
+    match is_heartbeat {
+        // One every few seconds from each encoder.
+        true => tracing::debug!(media_server, verdict, "media server's callback"),
+        false => tracing::info!(media_server, verdict, "media server's callback"),
+    }
     Ok(decision.answer)
 }
 

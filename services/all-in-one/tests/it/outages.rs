@@ -7,7 +7,7 @@ use crate::house::{House, events_until};
 
 #[tokio::test]
 async fn a_broadcast_outlives_a_crash_of_the_whole_backend() {
-    let mut house = House::embedded().await;
+    let mut house = House::embedded_with(&[("LOG_LEVEL", "info,stream=debug".to_owned())]).await;
     let ana = house.register("ana@example.org", "Ana Silva").await;
     let stream = house.create_stream(&ana).await;
     let mut encoder = Encoder::publish(&stream.ingest);

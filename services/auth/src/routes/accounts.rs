@@ -137,7 +137,7 @@ pub(crate) async fn login(app: web::Data<App>, body: web::Json<Login>) -> Result
     path = "/api/v1/auth/logout",
     tag = "auth",
     security(("cookie" = []), ("bearer" = [])),
-    responses((status = 204, description = "Logged out; a repeat changes nothing"), (status = 401))
+    responses((status = 204, description = "Logged out; a repeat changes nothing"), (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"))
 )]
 #[tracing::instrument(name = "auth.user.logout", skip_all)]
 pub(crate) async fn logout(app: web::Data<App>, caller: Caller) -> Result<HttpResponse, AuthError> {
@@ -155,7 +155,7 @@ pub(crate) async fn logout(app: web::Data<App>, caller: Caller) -> Result<HttpRe
     path = "/api/v1/auth/me",
     tag = "auth",
     security(("cookie" = []), ("bearer" = [])),
-    responses((status = 200, description = "The caller's account", body = UserView), (status = 401))
+    responses((status = 200, description = "The caller's account", body = UserView), (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"))
 )]
 #[tracing::instrument(name = "auth.user.me", skip_all)]
 pub(crate) async fn me(app: web::Data<App>, caller: Caller) -> Result<web::Json<UserView>, AuthError> {

@@ -21,13 +21,18 @@ diesel::table! {
 diesel::joinable!(sessions -> users (user_uuid));
 diesel::allow_tables_to_appear_in_same_query!(sessions, users);
 
-/// A session from `now` to `expires_at`.
+/// A session from `now` to `expires_at`. The user's sessions that have expired are forgotten.
 pub(crate) async fn insert(
     conn: &mut AsyncPgConnection,
     user_id: UserId,
     now: DateTime<Utc>,
     expires_at: DateTime<Utc>,
 ) -> QueryResult<SessionId> {
+    diesel::delete(sessions::table)
+        .filter(sessions::user_uuid.eq(user_id.0))
+        .filter(sessions::session_expires_at.le(now))
+        .execute(conn)
+        .await?;
     let session_id = SessionId::new();
     diesel::insert_into(sessions::table)
         .values((

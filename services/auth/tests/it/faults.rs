@@ -1,6 +1,32 @@
 use testkit::{Postgres, Program, eventually};
 
-use crate::support::{PROGRAM, problem, settings_of};
+use crate::support::{PROGRAM, TestAuth, problem, settings_of, token_of};
+
+#[tokio::test]
+async fn a_failure_of_ours_says_nothing_of_its_cause_and_is_found_in_the_error_log_by_its_trace_id() {
+    let logs = tempfile::tempdir().unwrap();
+    let auth = TestAuth::with(&[("LOG_DIR", logs.path().to_str().unwrap())]).await;
+    let token = token_of(auth.register("ana@example.org").await).await;
+    let (client, connection) = tokio_postgres::connect(&auth.database.url, tokio_postgres::NoTls).await.unwrap();
+    tokio::select! {
+        done = client.batch_execute("alter table auth.sessions rename to gone") => done.unwrap(),
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    }
+
+    let problem = problem(auth.me(&token).await, 500, "internal").await;
+
+    assert!(!problem.to_string().contains("sessions"), "{problem}");
+    let trace_id = problem["trace_id"].as_str().unwrap();
+    eventually("the error log has it", async || {
+        let files = std::fs::read_dir(logs.path()).unwrap().flatten().map(|file| file.path());
+        let errors: String = files
+            .filter(|path| path.display().to_string().contains(".error."))
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect();
+        (errors.contains(trace_id) && errors.contains("sessions") && !errors.contains("up to date")).then_some(())
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn without_postgresql_login_is_a_clear_503_and_recovers_by_itself() {

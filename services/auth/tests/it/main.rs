@@ -6,4 +6,5 @@ mod accounts;
 mod bad_input;
 mod faults;
 mod operators;
+mod shutdown;
 mod support;

@@ -120,7 +120,7 @@ fn view(app: &App, stream: Stream) -> StreamView {
     request_body = CreateStream,
     responses(
         (status = 201, description = "Made. The key is shown this once", body = CreatedStream),
-        (status = 401),
+        (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"),
         (status = 422, description = "`invalid-fields`"),
     )
 )]
@@ -155,7 +155,7 @@ pub(crate) async fn create(
     request_body = UpdateStream,
     responses(
         (status = 200, description = "Changed", body = StreamView),
-        (status = 401),
+        (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"),
         (status = 403, description = "`not-your-stream`"),
         (status = 404, description = "`no-such-stream`"),
         (status = 422, description = "`invalid-fields`"),
