@@ -211,7 +211,9 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
                 watch_consumer(&health, queue, consume(pool.clone(), transport.clone(), &tasks));
             }
         }
-        announcements.extend(app.announcements);
+        // Below its own address, where people look first.
+        let place = if service.edge == http::Edge::Public { announcements.len().min(1) } else { announcements.len() };
+        announcements.splice(place..place, app.announcements);
         let options =
             http::Options { service: service.name, edge: service.edge, workers: core.workers, drain: core.drain };
         let (openapi, routes) = (docs::openapi_of(service)?, app.routes);
