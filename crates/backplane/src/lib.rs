@@ -68,10 +68,12 @@ impl Backplane {
         }
     }
 
-    /// The counter `key`; 0 if it is not there.
+    /// The counter `key`; 0 if it is not there. Counters and values have names of their own.
     pub async fn count(&self, key: &str) -> Result<i64, Away> {
-        let value = self.get(key).await?;
-        Ok(value.and_then(|bytes| String::from_utf8(bytes).ok()?.parse().ok()).unwrap_or(0))
+        match &self.0 {
+            Kind::Memory(memory) => Ok(memory.count(key)),
+            Kind::Redis(redis) => redis.count(key).await,
+        }
     }
 
     /// Whether the memory answers.

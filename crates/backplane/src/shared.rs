@@ -42,6 +42,10 @@ impl Shared {
         format!("{}:{key}", self.prefix)
     }
 
+    fn counter(&self, key: &str) -> String {
+        format!("{}:count:{key}", self.prefix)
+    }
+
     pub(crate) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Away> {
         Ok(self.connection().await?.get(self.key(key)).await?)
     }
@@ -51,9 +55,14 @@ impl Shared {
         Ok(self.connection().await?.pset_ex(self.key(key), value, ttl_ms).await?)
     }
 
+    pub(crate) async fn count(&self, key: &str) -> Result<i64, Away> {
+        let count: Option<i64> = self.connection().await?.get(self.counter(key)).await?;
+        Ok(count.unwrap_or(0))
+    }
+
     pub(crate) async fn increment(&self, key: &str, ttl: Duration) -> Result<i64, Away> {
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
-        let key = self.key(key);
+        let key = self.counter(key);
         let (count,) = redis::pipe()
             .atomic()
             .incr(&key, 1)

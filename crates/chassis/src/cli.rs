@@ -126,11 +126,17 @@ fn targets(wanted: &[String], services: &[Service]) -> anyhow::Result<Vec<Servic
 async fn serve(program: &'static str, services: &[Service]) -> anyhow::Result<()> {
     let env = Env::process();
     let telemetry = start_telemetry(program, &env)?;
-    // Before anything is started, so that a signal at any time ends in an orderly stop.
+    // Before anything is started, so that a signal at any time ends in an orderly stop: what was started stops when
+    // it is dropped.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let result = async {
-        let running = run::start(program, services, &env, Arc::new(SystemClock)).await?;
+        let starting = run::start(program, services, &env, Arc::new(SystemClock));
+        let running = tokio::select! {
+            running = starting => running?,
+            _ = terminate.recv() => bail!("stopped before it was ready"),
+            _ = interrupt.recv() => bail!("stopped before it was ready"),
+        };
         announce(&running).await;
         tokio::select! {
             _ = terminate.recv() => {}
@@ -145,24 +151,27 @@ async fn serve(program: &'static str, services: &[Service]) -> anyhow::Result<()
     result
 }
 
-/// What the person who started us should read. Printed, not logged: it may show a password, once.
+/// What the person who started us should read. Printed, not logged: it may show a password, once. On stderr, so that
+/// what is on stdout are log lines alone.
 async fn announce(running: &run::Running) {
-    println!();
     let complaints = running.complaints().await;
-    println!("{}", if complaints.is_empty() { "Amphi is ready." } else { "Amphi runs, but something is missing:" });
+    eprintln!("\n{}", if complaints.is_empty() { "Amphi is ready." } else { "Amphi runs, but something is missing:" });
     for complaint in complaints {
-        println!("  {complaint}");
+        eprintln!("  {complaint}");
     }
-    println!();
+    eprintln!();
     for (label, text) in &running.announcements {
-        println!("  {label:<14} {text}");
+        eprintln!("  {label:<14} {text}");
     }
-    println!("  {:<14} http://{} (/livez, /readyz, /metrics)", "private port", running.admin_address());
-    println!("\nStop with Ctrl-C.\n");
+    eprintln!("  {:<14} http://{} (/livez, /readyz, /metrics)", "private port", running.admin_address());
+    eprintln!("\nStop with Ctrl-C.\n");
 }
 
 fn config(services: &[Service]) -> anyhow::Result<()> {
     let env = Env::process().describing();
+    for service in services {
+        run::derive_urls(service, &env, run::listen_address(service, &env, services)?);
+    }
     run::read_all(services, &env)?;
     for setting in env.described() {
         println!("{}", setting.name);
@@ -177,7 +186,7 @@ async fn migrate(program: &'static str, services: &[Service]) -> anyhow::Result<
     let env = Env::process();
     let _telemetry = start_telemetry(program, &env)?;
     let (core, _) = run::read_all(services, &env)?;
-    let databases = Databases::open(services, &core).await?;
+    let databases = Databases::open(services, &env, &core).await?;
     let result = run::migrate(services, &env, &core, &databases).await;
     databases.stop().await;
     result
@@ -186,8 +195,8 @@ async fn migrate(program: &'static str, services: &[Service]) -> anyhow::Result<
 async fn events(program: &'static str, command: Events, services: &[Service]) -> anyhow::Result<()> {
     let env = Env::process();
     let (core, _) = run::read_all(services, &env)?;
-    let databases = Databases::open(services, &core).await?;
-    let result = match run::transport(program, &core, &databases) {
+    let databases = Databases::open(services, &env, &core).await?;
+    let result = match run::transport(program, services, &core, &databases) {
         Ok(Some(transport)) => look(command, &transport).await,
         Ok(None) => Err(anyhow::anyhow!("there are no events without a database: set DATABASE_URL or AMQP_URL")),
         Err(error) => Err(error),

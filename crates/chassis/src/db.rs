@@ -22,6 +22,11 @@ pub type Connection = Object<AsyncPgConnection>;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// When a client should try again after that.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How long the server may stay silent on the network before a connection counts as lost: without it, a server that
+/// vanished with its machine would hold every request for hours.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long an instance waits for another one's migrations.
+const MIGRATION_PATIENCE: &str = "10min";
 /// No statement of a request runs longer.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Whoever migrates anything holds this advisory lock: instances that start at once take turns.
@@ -38,7 +43,12 @@ fn with_options(url: &Secret, options: &str) -> Secret {
     let glue = if url.contains('?') { '&' } else { '?' };
     let options: String = form_urlencoded::byte_serialize(options.as_bytes()).collect();
     // In a URL's query PostgreSQL reads `+` as itself, not as a space.
-    Secret::new(format!("{url}{glue}options={}", options.replace('+', "%20")))
+    let options = options.replace('+', "%20");
+    let (patience, silence) = (PATIENCE.as_secs(), SILENCE.as_secs());
+    Secret::new(format!(
+        "{url}{glue}options={options}&connect_timeout={patience}&tcp_user_timeout={silence}\
+         &keepalives_idle={silence}&keepalives_interval={silence}&keepalives_retries=2"
+    ))
 }
 
 /// A pool of at most `size` connections to `schema`. Connects when first used.
@@ -73,7 +83,8 @@ pub async fn probe(pool: Pool) -> Result<(), String> {
 
 /// Creates `schema` and runs what `sources` has not run there yet, in order. One process at a time does so.
 pub async fn migrate(url: &Secret, schema: &'static str, sources: Vec<EmbeddedMigrations>) -> anyhow::Result<()> {
-    let mut lock = AsyncPgConnection::establish(url.expose()).await.context("the database cannot be reached")?;
+    let admin = with_options(url, &format!("-clock_timeout={MIGRATION_PATIENCE}"));
+    let mut lock = AsyncPgConnection::establish(admin.expose()).await.context("the database cannot be reached")?;
     diesel::sql_query(format!("select pg_advisory_lock({MIGRATION_LOCK})")).execute(&mut lock).await?;
     diesel::sql_query(format!("create schema if not exists \"{schema}\"")).execute(&mut lock).await?;
     let url = in_schema(url, schema);

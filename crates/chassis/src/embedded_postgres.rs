@@ -65,32 +65,35 @@ impl EmbeddedPostgres {
         if !owns {
             return Self::guest(&root, &password, deadline).await;
         }
-        let binaries = postgres_binaries::find(bin_dir, &root).await?;
+        let binaries = postgres_binaries::find(bin_dir, &root, existing_major(&root)?).await?;
         let data = root.join(format!("data{}", binaries.major));
-        if !data.join("PG_VERSION").exists() {
+        if !data.exists() {
             init(&binaries, &root, &data, account)?;
         }
-        if let Some(server) = running(&data) {
-            tracing::info!(port = server.port, "adopted the PostgreSQL that was left running");
-            let url = url(server.port, &password);
-            wait_until_ours(&url, &data, &root, None, deadline).await?;
-            return Ok(Self { url, owned: Some(Owned { data, _lock: lock }) });
-        }
+        let owned = Owned { data, _lock: lock };
         let mut tries = START_TRIES;
-        let url = loop {
-            // A server that was killed leaves its pid file, and may itself be left as a zombie for a moment.
-            remove_if_there(&data.join("postmaster.pid"))?;
-            let (port, child) = start(&binaries, &root, &data, account)?;
+        loop {
+            let (port, child) = match running(&owned.data) {
+                Some(server) => {
+                    tracing::info!(port = server.port, "adopted the PostgreSQL that was left running");
+                    (server.port, None)
+                }
+                None => {
+                    // A server that was killed leaves its pid file, and may itself be left as a zombie for a moment.
+                    remove_if_there(&owned.data.join("postmaster.pid"))?;
+                    let (port, child) = start(&binaries, &root, &owned.data, account)?;
+                    (port, Some(child))
+                }
+            };
             let url = url(port, &password);
             tries -= 1;
-            match wait_until_ours(&url, &data, &root, Some(child), deadline).await {
-                Ok(()) => break url,
+            match wait_until_ours(&url, &owned.data, &root, child, deadline).await {
+                Ok(()) => return Ok(Self { url, owned: Some(owned) }),
                 Err(error) if tries == 0 => return Err(error),
-                // Most likely another program took the port between our choice and its start.
+                // The one that was left was just stopping, or another program took the port that we chose.
                 Err(error) => tracing::warn!("{error:#}; trying again"),
             }
-        };
-        Ok(Self { url, owned: Some(Owned { data, _lock: lock }) })
+        }
     }
 
     async fn guest(root: &Path, password: &Secret, deadline: Instant) -> anyhow::Result<Self> {
@@ -119,13 +122,8 @@ impl EmbeddedPostgres {
 
     /// Stops the server if this process owns it: open transactions are rolled back, committed ones are kept.
     pub async fn stop(self) {
-        let Some(owned) = self.owned else { return };
-        let Some(server) = running(&owned.data) else { return };
-        // SIGINT is PostgreSQL's "fast" shutdown.
-        if let Err(error) = kill_process(server.pid, Signal::INT) {
-            tracing::warn!(%error, "PostgreSQL could not be stopped");
-            return;
-        }
+        let Some(owned) = &self.owned else { return };
+        owned.ask_to_stop();
         let deadline = Instant::now() + STOP_TIMEOUT;
         while running(&owned.data).is_some() {
             if Instant::now() > deadline {
@@ -135,6 +133,30 @@ impl EmbeddedPostgres {
             tokio::time::sleep(POLL).await;
         }
     }
+}
+
+impl Owned {
+    fn ask_to_stop(&self) {
+        // SIGINT is PostgreSQL's "fast" shutdown.
+        if let Some(server) = running(&self.data)
+            && let Err(error) = kill_process(server.pid, Signal::INT)
+        {
+            tracing::warn!(%error, "PostgreSQL could not be stopped");
+        }
+    }
+}
+
+impl Drop for Owned {
+    /// For a start that fails half-way: nobody is left to wait for the server, but it is not left running.
+    fn drop(&mut self) {
+        self.ask_to_stop();
+    }
+}
+
+/// The major version of the data that is there. Several can be, after a move from one to the next: the newest counts.
+fn existing_major(root: &Path) -> io::Result<Option<u32>> {
+    let names = fs::read_dir(root)?.filter_map(Result::ok).map(|entry| entry.file_name());
+    Ok(names.filter_map(|name| name.to_str()?.strip_prefix("data")?.parse().ok()).max())
 }
 
 /// The folder that holds the server, made if needed, and reachable by the user that the server runs as.
@@ -191,9 +213,11 @@ fn command(program: PathBuf, account: Option<Account>) -> Command {
     command
 }
 
+/// Makes the data folder, whole or not at all.
 fn init(binaries: &Binaries, root: &Path, data: &Path, account: Option<Account>) -> anyhow::Result<()> {
-    // An attempt that was interrupted leaves a folder that initdb would refuse.
-    match fs::remove_dir_all(data) {
+    let draft = data.with_extension("new");
+    // Left over from an attempt that was interrupted.
+    match fs::remove_dir_all(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
@@ -202,7 +226,7 @@ fn init(binaries: &Binaries, root: &Path, data: &Path, account: Option<Account>)
     }
     let output = command(binaries.folder.join("initdb"), account)
         .arg("-D")
-        .arg(data)
+        .arg(&draft)
         .arg("--pwfile")
         .arg(root.join("password"))
         .args(["-U", "postgres", "-E", "UTF8", "--locale=C.UTF-8", "-A", "scram-sha-256", "--no-instructions"])
@@ -211,6 +235,7 @@ fn init(binaries: &Binaries, root: &Path, data: &Path, account: Option<Account>)
     if !output.status.success() {
         bail!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
+    fs::rename(draft, data)?;
     Ok(())
 }
 
@@ -268,8 +293,8 @@ fn url(port: u16, password: &Secret) -> Secret {
     Secret::new(format!("postgres://postgres:{}@127.0.0.1:{port}/postgres", password.expose()))
 }
 
-/// Waits for an answer from the server on `data`: a port that answers could be somebody else's. Gives up at once when
-/// `child`, if we started it, has ended.
+/// Waits for an answer from the server on `data`: a port that answers could be somebody else's. Gives up at once when it
+/// has ended; `child` is the server if we started it.
 async fn wait_until_ours(
     url: &Secret,
     data: &Path,
@@ -278,7 +303,10 @@ async fn wait_until_ours(
     deadline: Instant,
 ) -> anyhow::Result<()> {
     let last = loop {
-        let has_ended = child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()));
+        let has_ended = match &mut child {
+            Some(child) => child.try_wait().is_ok_and(|status| status.is_some()),
+            None => running(data).is_none(),
+        };
         match data_directory(url).await {
             Ok(found) if Path::new(&found) == data => return Ok(()),
             Ok(_) => return Err(anyhow!("the port of our PostgreSQL belongs to another server; start again")),

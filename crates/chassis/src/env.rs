@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
@@ -85,9 +86,9 @@ values! {
     SocketAddr, "an address and port such as 127.0.0.1:8080", parsed;
     u16, "a whole number up to 65535", parsed;
     u32, "a whole number", parsed;
-    usize, "a whole number", parsed;
+    NonZeroUsize, "a whole number above 0", parsed;
     bool, "true or false", parsed;
-    Duration, "a time such as 500ms, 20s, 15m, 12h or 7d", parse_duration;
+    Duration, "a time such as 500ms, 20s, 15m, 12h or 7d, at most ten years", parse_duration;
     Stage, "development or production", |text| match text {
         "development" => Some(Stage::Development),
         "production" => Some(Stage::Production),
@@ -109,6 +110,9 @@ fn parsed<T: FromStr>(text: &str) -> Option<T> {
     text.parse().ok()
 }
 
+/// No time that is set is longer, so that sums with the date never overflow.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 fn parse_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
@@ -121,7 +125,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
         "d" => 24 * 60 * 60,
         _ => return None,
     };
-    number.checked_mul(seconds).map(Duration::from_secs)
+    number.checked_mul(seconds).map(Duration::from_secs).filter(|time| *time <= LONGEST)
 }
 
 fn parse_origin(text: &str) -> Option<Origin> {
@@ -273,7 +277,11 @@ impl Env {
                 path: path.clone(),
                 why: error.to_string(),
             })?;
-            return Ok(Some((text.trim_end().to_owned(), Source::File(path))));
+            let text = text.trim_end().to_owned();
+            if text.is_empty() {
+                return Err(ConfigError::File { name: name.to_owned(), path, why: "it is empty".to_owned() });
+            }
+            return Ok(Some((text, Source::File(path))));
         }
         let derived = lock(&self.derived).get(name).cloned();
         Ok(derived.map(|(text, why)| (text, Source::Derived(why))))
@@ -330,7 +338,10 @@ mod tests {
     fn a_wrong_value_is_refused_with_its_name_and_what_was_expected() {
         let env = Env::of([("CHAT_PING", "often")]);
         let error = env.read::<Duration>("CHAT_PING", "15s", "Time between pings.").unwrap_err();
-        assert_eq!(error.to_string(), "CHAT_PING: expected a time such as 500ms, 20s, 15m, 12h or 7d, got `often`");
+        assert_eq!(
+            error.to_string(),
+            "CHAT_PING: expected a time such as 500ms, 20s, 15m, 12h or 7d, at most ten years, got `often`"
+        );
     }
 
     #[test]
@@ -379,7 +390,7 @@ mod tests {
     fn times_are_read_in_their_units() {
         let times = ["500ms", "20s", "15m", "12h", "7d"].map(|text| parse_duration(text).unwrap().as_millis());
         assert_eq!(times, [500, 20_000, 900_000, 43_200_000, 604_800_000]);
-        for wrong in ["", "20", "s", "-1s", "1.5s", "99999999999999999999d"] {
+        for wrong in ["", "3651d", "20", "s", "-1s", "1.5s", "99999999999999999999d"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
         }
     }

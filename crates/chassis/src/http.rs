@@ -92,7 +92,7 @@ pub fn server(listener: TcpListener, options: Options, verifier: Verifier, route
         .h1_allow_half_closed(false)
         // Without it, Nagle's algorithm holds back the last part of an answer for up to 40 ms.
         .tcp_nodelay(true)
-        .shutdown_timeout(drain.as_secs())
+        .shutdown_timeout(drain.as_secs().max(1))
         .disable_signals()
         .listen(listener)?
         .run())
@@ -219,7 +219,11 @@ fn target_of(response: &ServiceResponse) -> String {
     if let Some(LoggedTarget(target)) = request.extensions().get() {
         return target.clone();
     }
-    redact(request.path(), request.query_string())
+    match request.match_pattern() {
+        // A part of the path is a secret.
+        Some(pattern) if pattern.contains("{secret}") => redact(&pattern, request.query_string()),
+        _ => redact(request.path(), request.query_string()),
+    }
 }
 
 /// Where the request came from: the peer, or what the gateway says of it.

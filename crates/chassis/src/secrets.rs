@@ -40,26 +40,45 @@ pub fn weakness(secret: &Secret) -> Option<&'static str> {
 ///
 /// Two processes that start at once end with the same secret: it appears under its name whole or not at all.
 pub fn load_or_make(path: &Path) -> io::Result<Secret> {
-    match fs::read_to_string(path) {
-        Ok(text) => return Ok(Secret::new(text.trim_end())),
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        Err(_) => {}
+    match load(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        found => return found,
     }
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
     let draft = path.with_extension(format!("{}.new", random_hex(4)));
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?
-        .write_all(format!("{}\n", random_hex(32)).as_bytes())?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    file.write_all(format!("{}\n", random_hex(32)).as_bytes())?;
+    // Its name must not outlive a power cut that its content does not.
+    file.sync_all()?;
     // A hard link fails when another process was first; then its secret counts.
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
     match linked {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
-        _ => fs::read_to_string(path).map(|text| Secret::new(text.trim_end())),
+        _ => load(path),
+    }
+}
+
+fn load(path: &Path) -> io::Result<Secret> {
+    let text = fs::read_to_string(path)?;
+    match text.trim_end() {
+        // Anybody could show an empty secret.
+        "" => Err(io::Error::new(ErrorKind::InvalidData, "the file is empty; remove it, or write a secret into it")),
+        text => Ok(Secret::new(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_no_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "\n").unwrap();
+        assert!(load_or_make(&path).is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! What a service is to the process that runs it.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,17 +74,21 @@ impl Context {
 /// Starts a consumer, and returns how it is doing.
 pub(crate) type Consume = Box<dyn FnOnce(Pool, Transport, &Tasks) -> watch::Receiver<outbox::ConsumerHealth> + Send>;
 
+/// A label and a text for the person who starts the process.
+pub type Announcement = (&'static str, String);
+
 /// A service that is ready to be served.
 pub struct App {
     pub(crate) routes: Routes,
     pub(crate) consumers: Vec<(&'static str, Consume)>,
-    pub(crate) announcements: Vec<(&'static str, String)>,
+    pub(crate) announcements: Vec<Announcement>,
+    pub(crate) when_serving: Option<BoxFuture<'static, anyhow::Result<Vec<Announcement>>>>,
 }
 
 impl App {
     /// An app that serves `routes` and consumes nothing.
     pub fn new(routes: impl Fn(&mut actix_web::web::ServiceConfig) + Send + Sync + 'static) -> Self {
-        Self { routes: Arc::new(routes), consumers: Vec::new(), announcements: Vec::new() }
+        Self { routes: Arc::new(routes), consumers: Vec::new(), announcements: Vec::new(), when_serving: None }
     }
 
     /// Lets `handler` have the events of `queue`, one of [`events::SUBSCRIPTIONS`].
@@ -101,10 +106,20 @@ impl App {
         self
     }
 
-    /// What the person who starts it should read: a label and a text. Never logged.
+    /// What the person who starts it should read. Never logged.
     #[must_use]
-    pub fn announce(mut self, lines: Vec<(&'static str, String)>) -> Self {
+    pub fn announce(mut self, lines: Vec<Announcement>) -> Self {
         self.announcements.extend(lines);
+        self
+    }
+
+    /// What is done last, when every service of the process serves, and what to read of it. A failure ends the process.
+    #[must_use]
+    pub fn when_serving(
+        mut self,
+        last: impl Future<Output = anyhow::Result<Vec<Announcement>>> + Send + 'static,
+    ) -> Self {
+        self.when_serving = Some(Box::pin(last));
         self
     }
 }
@@ -118,13 +133,13 @@ pub struct Core {
     pub public_url: Origin,
     pub(crate) telemetry: telemetry::Config,
     pub(crate) database_url: Option<Secret>,
-    pub(crate) pool_size: usize,
+    pub(crate) pool_size: NonZeroUsize,
     pub(crate) pg_bin_dir: Option<PathBuf>,
     pub(crate) amqp_url: Option<Secret>,
     pub(crate) amqp_namespace: String,
     pub(crate) redis_url: Option<Secret>,
     pub(crate) redis_prefix: String,
-    pub(crate) workers: usize,
+    pub(crate) workers: NonZeroUsize,
     pub(crate) drain: Duration,
     /// Whose tokens are accepted here.
     pub issuer: String,

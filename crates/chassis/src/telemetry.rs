@@ -5,8 +5,10 @@
 //! error carries its own. Metrics are kept in memory for `/metrics`.
 
 use std::io::IsTerminal as _;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use common::Secret;
@@ -17,6 +19,7 @@ use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
@@ -29,6 +32,9 @@ use crate::env::{ConfigError, Env, Stage, Value};
 
 /// Upper bounds of the request-time buckets, in seconds.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// How often measurements are folded into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +61,7 @@ pub struct Config {
     pub log_format: LogFormat,
     pub log_level: String,
     pub log_dir: Option<PathBuf>,
-    pub log_keep_days: usize,
+    pub log_keep_days: NonZeroUsize,
     /// Kept secret: collectors' addresses can carry credentials.
     pub otlp_endpoint: Option<Secret>,
 }
@@ -127,7 +133,7 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
                 .rotation(Rotation::DAILY)
                 .filename_prefix(format!("{process}.{name}"))
                 .filename_suffix("log")
-                .max_log_files(config.log_keep_days)
+                .max_log_files(config.log_keep_days.get())
                 .build(folder)
                 .with_context(|| format!("LOG_DIR: {} cannot be written", folder.display()))?;
             let (writer, guard) = tracing_appender::non_blocking(appender);
@@ -174,6 +180,14 @@ impl Telemetry {
         if let Err(error) = self.provider.shutdown() {
             tracing::warn!(%error, "the last traces could not be sent");
         }
+    }
+}
+
+/// Folds what was measured into its buckets, every few seconds until `shutdown`: between two scrapes, or without any,
+/// every single measurement would be kept.
+pub async fn keep_up(metrics: PrometheusHandle, shutdown: CancellationToken) {
+    while tokio::time::timeout(UPKEEP, shutdown.cancelled()).await.is_err() {
+        metrics.run_upkeep();
     }
 }
 

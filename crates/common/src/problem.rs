@@ -101,7 +101,8 @@ pub mod kinds {
         INVALID_FIELDS = 422 "invalid-fields" "Fields not valid";
         /// Something failed on our side. The log has the cause under the same `trace_id`.
         INTERNAL = 500 "internal" "Internal error";
-        /// Something this request needs is away for now. Nothing was changed; try again after `Retry-After`.
+        /// Something this request needs is away for now. Try again after `Retry-After`; look first whether it took
+        /// effect, if doing it twice would hurt.
         UNAVAILABLE = 503 "unavailable" "Temporarily unavailable";
     }
 }

@@ -1,5 +1,6 @@
 //! Everything auth reads from its environment, once, before it listens.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use chassis::{ConfigError, Core, Env, Stage};
@@ -17,13 +18,13 @@ pub struct Config {
     /// `JWT_EXPIRY_HOURS`: how long a token and its cookie live. Default 7 days.
     pub token_lifetime: Duration,
     /// `PASSWORD_WORKERS`: how many passwords are hashed at once. Each takes 19 MiB and a core for some 20 ms.
-    pub password_workers: usize,
+    pub password_workers: NonZeroUsize,
     /// `AMPHI_ADMIN_EMAIL`: the first administrator.
     pub admin_email: String,
-    /// `AMPHI_ADMIN_PASSWORD`: generated and shown once if it is not set.
+    /// `AMPHI_ADMIN_PASSWORD`: generated and shown once if it is not set; production must set it.
     pub admin_password: Option<Secret>,
-    /// Whether cookies are for HTTPS only: outside development.
-    pub secure_cookies: bool,
+    /// Production sends cookies over HTTPS only, and generates no password, as what it prints is kept.
+    pub stage: Stage,
 }
 
 impl Config {
@@ -58,10 +59,10 @@ impl Config {
             )?,
             admin_password: env.optional(
                 "AMPHI_ADMIN_PASSWORD",
-                "generated, and shown once",
+                "development: generated, and shown once; production: required",
                 "The password of the first administrator.",
             )?,
-            secure_cookies: core.stage == Stage::Production,
+            stage: core.stage,
         })
     }
 }

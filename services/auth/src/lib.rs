@@ -60,11 +60,11 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let pool = context.pool()?;
     let passwords = Passwords::new(config.password_workers)?;
     let signing_key = keys::load_or_make(&pool, &config, context.clock.now()).await?;
-    let announcements = admin::ensure(&pool, &config, &passwords, context.clock.now()).await?;
-    let app = web::Data::from(Arc::new(App { config, pool, clock: context.clock, passwords, signing_key }));
+    let app = Arc::new(App { config, pool, clock: context.clock, passwords, signing_key });
+    let data = web::Data::from(Arc::clone(&app));
     Ok(chassis::App::new(move |service| {
-        service.app_data(app.clone());
+        service.app_data(data.clone());
         routes::configure(service);
     })
-    .announce(announcements))
+    .when_serving(async move { admin::ensure(&app).await }))
 }

@@ -1,5 +1,6 @@
 //! Passwords: hashed with argon2id at the parameters that OWASP recommends, a bounded number at a time.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,9 +23,9 @@ pub(crate) struct Passwords {
 }
 
 impl Passwords {
-    pub(crate) fn new(workers: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(workers: NonZeroUsize) -> anyhow::Result<Self> {
         let nobody = hash(&chassis::secrets::random_hex(16)).map_err(AuthError::Hash)?;
-        Ok(Self { turns: Arc::new(Semaphore::new(workers.max(1))), nobody })
+        Ok(Self { turns: Arc::new(Semaphore::new(workers.get())), nobody })
     }
 
     /// The hash to store, as a PHC string. Takes some 20 ms of a core.

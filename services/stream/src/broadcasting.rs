@@ -24,10 +24,12 @@ pub(crate) enum Answer {
     PublishAs(Uuid),
 }
 
-/// What was decided: the answer, the verdict in words for the log, and whether anything changed.
+/// What was decided: the answer, and the verdict in words for the log.
 struct Decision {
     answer: Answer,
     verdict: &'static str,
+    /// Whether cached answers are wrong now. The number of viewers may be as old as a cached answer: it changes with
+    /// every viewer, and dropping all answers each time would leave no cache where it is needed most.
     changed: bool,
 }
 
@@ -36,18 +38,24 @@ impl Decision {
         Self { answer: Answer::Fine, verdict, changed: true }
     }
 
-    fn ignored(verdict: &'static str) -> Self {
+    fn unchanged(verdict: &'static str) -> Self {
         Self { answer: Answer::Fine, verdict, changed: false }
     }
 }
 
-/// Does what follows from `callback`, as `media_server` sent it. A repeat changes nothing more.
+/// Does what follows from `callback`, as `media_server` sent it.
+///
+/// A repeat changes nothing more, except of `Publish`: that its connection publishes again means that it had stopped.
 ///
 /// An error is a refusal: the media server then disconnects the encoder or player.
 pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callback) -> Result<Answer, StreamError> {
+    if let Callback::Other { call } = &callback {
+        tracing::debug!(call, "media server's callback, which nothing follows from");
+        return Ok(Answer::Fine);
+    }
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
-    let is_heartbeat = matches!(callback, Callback::UpdatePublish { .. } | Callback::Other { .. });
+    let is_heartbeat = matches!(callback, Callback::UpdatePublish { .. });
     let encoder = |client_id| Encoder { media_server: media_server.clone(), client_id };
     let decision = conn
         .transaction(async |conn| match callback {
@@ -58,7 +66,7 @@ pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callb
             Callback::Done { name, client } => done(conn, &name, encoder(client), now).await,
             Callback::Play { name, client } => play(conn, &name, encoder(client)).await,
             Callback::RecordDone { name, path } => recorded(conn, &name, &media_server.name, path, now).await,
-            Callback::Other { .. } => Ok(Decision::ignored("nothing follows from this call")),
+            Callback::Other { .. } => Ok(Decision::unchanged("nothing follows from it")),
         })
         .await;
     // Dropped also when the transaction failed: its commit may have arrived all the same.
@@ -84,14 +92,12 @@ async fn publish(
 ) -> Result<Decision, StreamError> {
     let stream = streams::lock_by_key(conn, key).await?.ok_or(StreamError::WrongKey)?;
     if let Some(current) = broadcasts::find_live(conn, stream.id).await? {
-        let is_silent =
-            now - current.last_seen_at > chrono::TimeDelta::from_std(app.config.stale_after).unwrap_or_default();
         let (old, new) = (&current.encoder.media_server, &encoder.media_server);
         let was_restarted = old.name == new.name && old.run != new.run;
         let reason = if current.encoder == encoder {
             // The same connection publishes again: its `done` got lost.
             EndReason::Replaced
-        } else if is_silent || was_restarted {
+        } else if was_restarted || current.is_stale(now, app.config.stale_after) {
             EndReason::Stale
         } else {
             return Err(StreamError::AlreadyLive(stream.id));
@@ -116,7 +122,7 @@ async fn heartbeat(
         && current.encoder == encoder
     {
         broadcasts::touch(conn, current.id, now).await?;
-        return Ok(Decision::ignored("the encoder is still there"));
+        return Ok(Decision::unchanged("the encoder is still there"));
     }
     let last = broadcasts::find_last_of(conn, stream.id, &encoder).await?;
     match (current, last.and_then(|broadcast| broadcast.end)) {
@@ -126,7 +132,7 @@ async fn heartbeat(
             Ok(Decision::changed("the stream is live again, its encoder had never left"))
         }
         // It may be reported before its `publish` is answered.
-        (_, None) => Ok(Decision::ignored("this encoder has not been accepted yet")),
+        (_, None) => Ok(Decision::unchanged("this encoder has not been accepted yet")),
         (_, Some(_)) => Err(StreamError::BroadcastEnded(stream.id)),
     }
 }
@@ -143,30 +149,30 @@ async fn done(
                 end(conn, &stream, &current, EndReason::Left, now).await?;
                 Ok(Decision::changed("the encoder left, the stream has ended"))
             }
-            Some(_) => Ok(Decision::ignored("ignored: another encoder is on air")),
-            None => Ok(Decision::ignored("ignored: the stream has ended already")),
+            Some(_) => Ok(Decision::unchanged("ignored: another encoder is on air")),
+            None => Ok(Decision::unchanged("ignored: the stream has ended already")),
         };
     }
     let Some(stream) = lock_by_playback_name(conn, name).await? else {
-        return Ok(Decision::ignored("ignored: no stream has this name"));
+        return Ok(Decision::unchanged("ignored: no stream has this name"));
     };
     match broadcasts::find_live(conn, stream.id).await? {
         Some(current) if viewers::remove(conn, current.id, &connection).await? => {
             streams::count_viewers(conn, stream.id, current.id).await?;
-            Ok(Decision::changed("a viewer left"))
+            Ok(Decision::unchanged("a viewer left"))
         }
-        _ => Ok(Decision::ignored("ignored: neither the encoder nor a viewer we know")),
+        _ => Ok(Decision::unchanged("ignored: neither the encoder nor a viewer we know")),
     }
 }
 
 async fn play(conn: &mut AsyncPgConnection, name: &str, player: Encoder) -> Result<Decision, StreamError> {
     let stream = lock_by_playback_name(conn, name).await?.ok_or(StreamError::NoSuchPlayback)?;
     let Some(current) = broadcasts::find_live(conn, stream.id).await? else {
-        return Ok(Decision::ignored("a viewer waits for the stream to begin"));
+        return Ok(Decision::unchanged("a viewer waits for the stream to begin"));
     };
     viewers::put(conn, current.id, &player).await?;
     streams::count_viewers(conn, stream.id, current.id).await?;
-    Ok(Decision::changed("a viewer came"))
+    Ok(Decision::unchanged("a viewer came"))
 }
 
 async fn recorded(
@@ -177,15 +183,20 @@ async fn recorded(
     now: DateTime<Utc>,
 ) -> Result<Decision, StreamError> {
     let Some(stream) = lock_by_playback_name(conn, name).await? else {
-        return Ok(Decision::ignored("ignored: a recording of no stream of ours"));
+        return Ok(Decision::unchanged("ignored: a recording of no stream of ours"));
     };
     // The file's name tells when it was begun. A broadcast may follow before the former one's file is reported.
     let begun = recording_begun(&path).unwrap_or(now);
-    let Some(broadcast_id) = broadcasts::find_at(conn, stream.id, begun).await? else {
-        return Ok(Decision::ignored("ignored: a recording without a broadcast"));
+    let found = match broadcasts::find_at(conn, stream.id, begun).await? {
+        // The media server's clock may be behind ours.
+        None => broadcasts::find_at(conn, stream.id, now).await?,
+        found => found,
+    };
+    let Some(broadcast_id) = found else {
+        return Ok(Decision::unchanged("ignored: a recording without a broadcast"));
     };
     if !recordings::insert(conn, broadcast_id, media_server, &path, now).await? {
-        return Ok(Decision::ignored("ignored: this recording was reported before"));
+        return Ok(Decision::unchanged("ignored: this recording was reported before"));
     }
     let ready = RecordingReady {
         stream_id: stream.id,
@@ -197,7 +208,7 @@ async fn recorded(
         ready_at: now,
     };
     outbox::enqueue(conn, &ready, now).await?;
-    Ok(Decision::ignored("a recording is ready"))
+    Ok(Decision::unchanged("a recording is ready"))
 }
 
 /// When a file that nginx-rtmp names `<name>-<seconds since 1970>.flv` was begun (`record_unique on`), to the end of
@@ -270,7 +281,7 @@ pub(crate) async fn end_stale(app: &App) -> Result<(), StreamError> {
                 let Some(stream) = streams::lock(conn, stream_id).await? else { return Ok(false) };
                 // It may have been heard of, or have ended, since we looked.
                 match broadcasts::find_live(conn, stream_id).await? {
-                    Some(current) if current.last_seen_at < now - app.config.stale_after => {
+                    Some(current) if current.is_stale(now, app.config.stale_after) => {
                         end(conn, &stream, &current, EndReason::Stale, now).await?;
                         Ok::<_, StreamError>(true)
                     }

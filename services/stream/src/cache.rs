@@ -46,7 +46,7 @@ impl Cache {
     /// Forgets everything: call it after the commit of a change, before it is answered.
     pub(crate) async fn forget(&self) {
         if let Err(error) = self.backplane.increment(GENERATION, GENERATION_LIFETIME).await {
-            // Without the backplane nobody reads from it either; what it still has then lives `ttl` at most.
+            // Whoever still reaches the backplane reads what it has, for `ttl` at most.
             tracing::debug!(%error, "cached streams could not be dropped");
         }
     }

@@ -1,6 +1,7 @@
 //! Streams and broadcasts, and what their texts may be. Parsed once, then trusted.
 
 use std::fmt;
+use std::time::Duration;
 
 use chassis::secrets::random_hex;
 use chrono::{DateTime, Utc};
@@ -121,6 +122,14 @@ pub struct Broadcast {
     pub last_seen_at: DateTime<Utc>,
     /// When and why it ended; `None` while it is on air.
     pub end: Option<(DateTime<Utc>, EndReason)>,
+}
+
+impl Broadcast {
+    /// Whether its media server has not reported it for longer than `after`.
+    #[must_use]
+    pub fn is_stale(&self, now: DateTime<Utc>, after: Duration) -> bool {
+        self.last_seen_at + after < now
+    }
 }
 
 /// What an owner says of a stream, checked. A field left out stays as it is.

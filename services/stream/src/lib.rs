@@ -3,7 +3,7 @@
 //! - [`domain`]: streams, broadcasts, and what a title may be.
 //! - [`callback`]: what nginx-rtmp says, parsed; [`broadcasting`]: what follows from it.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
-//! - [`events`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
+//! - [`names`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
 
 pub mod callback;
 pub mod config;

@@ -52,7 +52,9 @@ fn a_wrong_setting_stops_the_start_before_anything_is_begun() {
     let (status, output) = Program::spawn(AMPHI, &[], &settings).wait();
     assert!(!status.success());
     assert!(
-        output.contains("BROADCAST_STALE_AFTER: expected a time such as 500ms, 20s, 15m, 12h or 7d, got `soon`"),
+        output.contains(
+            "BROADCAST_STALE_AFTER: expected a time such as 500ms, 20s, 15m, 12h or 7d, at most ten years, got `soon`"
+        ),
         "{output}"
     );
     assert!(!data.path().join("postgres").exists(), "no database was made");
@@ -75,10 +77,16 @@ async fn instances_that_start_at_once_migrate_once() {
     let data = folder();
     let settings = settings(&database.url, data.path());
     let started: Vec<_> = (0..3).map(|_| Program::spawn(AMPHI, &["migrate"], &settings)).collect();
-    for program in started {
-        let (status, output) = program.wait();
-        assert!(status.success(), "{output}");
-    }
+    let outputs: String = started
+        .into_iter()
+        .map(|program| {
+            let (status, output) = program.wait();
+            assert!(status.success(), "{output}");
+            output
+        })
+        .collect();
+    assert_eq!(outputs.matches("schema=\"stream\" ran=2").count(), 1, "{outputs}");
+    assert_eq!(outputs.matches("schema=\"stream\" ran=0").count(), 2, "{outputs}");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use testkit::{Program, free_port};
+use testkit::{Program, eventually, free_port};
 
 use crate::house::{AMPHI, Settings, folder};
 
@@ -75,4 +75,40 @@ async fn a_command_beside_a_running_process_uses_its_server_and_leaves_it_runnin
     assert!(output.contains("0 parked"), "{output}");
     assert_eq!(postmaster(data.path()), pid);
     drop(running);
+}
+
+#[tokio::test]
+async fn one_is_not_left_running_by_a_start_that_fails() {
+    let data = folder();
+    let mut settings = settings(data.path());
+    Program::start(AMPHI, &[], &settings).await.stop();
+    settings.push(("AMPHI_SECRET", "another than the one that sealed the keys".to_owned()));
+
+    let (status, output) = Program::spawn(AMPHI, &[], &settings).wait();
+
+    assert!(!status.success(), "{output}");
+    eventually("PostgreSQL is stopped", async || postmaster(data.path()).is_none().then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_interrupted_is_begun_again() {
+    let data = folder();
+    let interrupted = data.path().join("postgres/data15.new");
+    std::fs::create_dir_all(&interrupted).unwrap();
+    std::fs::write(interrupted.join("PG_VERSION"), "15\n").unwrap();
+
+    let program = Program::start(AMPHI, &[], &settings(data.path())).await;
+
+    assert!(program.output().contains("password:"));
+}
+
+#[tokio::test]
+async fn data_of_a_version_that_is_not_installed_is_left_alone_and_named() {
+    let data = folder();
+    std::fs::create_dir_all(data.path().join("postgres/data9")).unwrap();
+
+    let (status, output) = Program::spawn(AMPHI, &[], &settings(data.path())).wait();
+
+    assert!(!status.success());
+    assert!(output.contains("the data is of PostgreSQL 9, which is not installed"), "{output}");
 }

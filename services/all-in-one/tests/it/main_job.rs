@@ -6,14 +6,34 @@ use testkit::media::{self, Encoder};
 
 use crate::house::{House, events_until};
 
-#[tokio::test]
-async fn a_stream_goes_live_and_ends_in_one_process_on_embedded_defaults() {
-    a_stream_goes_live_and_ends(&House::embedded().await).await;
+/// Runs each test in one process on embedded defaults, and with a process for each service over RabbitMQ and Redis.
+macro_rules! in_both_houses {
+    ($($name:ident;)*) => {
+        mod one_process {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(&super::House::embedded().await).await;
+                }
+            )*
+        }
+
+        mod a_process_for_each_service {
+            $(
+                #[tokio::test]
+                async fn $name() {
+                    super::$name(&super::House::full().await).await;
+                }
+            )*
+        }
+    };
 }
 
-#[tokio::test]
-async fn a_stream_goes_live_and_ends_with_a_process_for_each_service() {
-    a_stream_goes_live_and_ends(&House::full().await).await;
+in_both_houses! {
+    a_stream_goes_live_and_ends;
+    a_wrong_key_is_refused_by_the_media_server_because_of_our_answer;
+    a_viewer_who_leaves_and_a_refused_second_publisher_do_not_end_the_broadcast;
+    the_owner_ends_the_broadcast_and_the_encoder_is_disconnected;
 }
 
 async fn a_stream_goes_live_and_ends(house: &House) {
@@ -53,9 +73,7 @@ async fn a_stream_goes_live_and_ends(house: &House) {
     }
 }
 
-#[tokio::test]
-async fn a_wrong_key_is_refused_by_the_media_server_because_of_our_answer() {
-    let house = House::embedded().await;
+async fn a_wrong_key_is_refused_by_the_media_server_because_of_our_answer(house: &House) {
     let ana = house.register("ana@example.org", "Ana Silva").await;
     let stream = house.create_stream(&ana).await;
     let wrong = stream.ingest.replace(&stream.key, "not-the-key");
@@ -67,9 +85,7 @@ async fn a_wrong_key_is_refused_by_the_media_server_because_of_our_answer() {
     assert_eq!(media::files_with(&house.media.home(), "not-the-key"), Vec::<std::path::PathBuf>::new());
 }
 
-#[tokio::test]
-async fn a_viewer_who_leaves_and_a_refused_second_publisher_do_not_end_the_broadcast() {
-    let house = House::embedded().await;
+async fn a_viewer_who_leaves_and_a_refused_second_publisher_do_not_end_the_broadcast(house: &House) {
     let ana = house.register("ana@example.org", "Ana Silva").await;
     let stream = house.create_stream(&ana).await;
     let mut encoder = Encoder::publish(&stream.ingest);
@@ -77,6 +93,7 @@ async fn a_viewer_who_leaves_and_a_refused_second_publisher_do_not_end_the_broad
     let watch = format!("rtmp://127.0.0.1:{}/watch/{}", house.media.rtmp_port, stream.playback_id);
 
     assert!(!Encoder::is_let(&stream.ingest), "the second publisher is refused");
+    assert!(house.output().contains("status=409"), "by our answer: {}", house.output());
     assert!(media::play_a_second(&watch), "a viewer plays over RTMP, and leaves");
     eventually("the viewer's leaving was noticed", async || house.output().contains("a viewer left").then_some(()))
         .await;
@@ -86,9 +103,7 @@ async fn a_viewer_who_leaves_and_a_refused_second_publisher_do_not_end_the_broad
     assert_eq!((&seen["status"], &seen["startTime"]), (&live["status"], &live["startTime"]));
 }
 
-#[tokio::test]
-async fn the_owner_ends_the_broadcast_and_the_encoder_is_disconnected() {
-    let house = House::embedded().await;
+async fn the_owner_ends_the_broadcast_and_the_encoder_is_disconnected(house: &House) {
     let ana = house.register("ana@example.org", "Ana Silva").await;
     let stream = house.create_stream(&ana).await;
     let mut encoder = Encoder::publish(&stream.ingest);

@@ -2,6 +2,7 @@
 
 use actix_web::cookie::{Cookie, SameSite, time};
 use actix_web::{HttpResponse, web};
+use chassis::Stage;
 use chrono::{DateTime, Utc};
 use common::{Caller, Claims, Role, Secret, UserId, token};
 use diesel_async::AsyncConnection as _;
@@ -132,16 +133,20 @@ pub(crate) async fn login(app: web::Data<App>, body: web::Json<Login>) -> Result
 }
 
 /// Log out: the session ends, and with it every token of it.
+///
+/// The cookie goes also when its token has expired or is none: whoever logs out is logged out.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/logout",
     tag = "auth",
-    security(("cookie" = []), ("bearer" = [])),
-    responses((status = 204, description = "Logged out; a repeat changes nothing"), (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"))
+    security((), ("cookie" = []), ("bearer" = [])),
+    responses((status = 204, description = "Logged out; a repeat changes nothing"))
 )]
 #[tracing::instrument(name = "auth.user.logout", skip_all)]
-pub(crate) async fn logout(app: web::Data<App>, caller: Caller) -> Result<HttpResponse, AuthError> {
-    sessions::revoke(&mut *app.pool.get().await?, caller.session_id, app.clock.now()).await?;
+pub(crate) async fn logout(app: web::Data<App>, caller: Option<Caller>) -> Result<HttpResponse, AuthError> {
+    if let Some(caller) = caller {
+        sessions::revoke(&mut *app.pool.get().await?, caller.session_id, app.clock.now()).await?;
+    }
     let mut gone = cookie(&app, String::new(), time::Duration::ZERO);
     gone.make_removal();
     Ok(HttpResponse::NoContent().cookie(gone).finish())
@@ -204,7 +209,7 @@ fn cookie(app: &App, token: String, lifetime: time::Duration) -> Cookie<'static>
     Cookie::build(token::COOKIE, token)
         .path("/")
         .http_only(true)
-        .secure(app.config.secure_cookies)
+        .secure(app.config.stage == Stage::Production)
         .same_site(SameSite::Strict)
         .max_age(lifetime)
         .finish()

@@ -88,6 +88,9 @@ async fn logging_out_ends_this_session_and_no_other() {
     assert_eq!(auth.me(&elsewhere).await.status(), 200);
     let again = auth.post("/api/v1/auth/logout").bearer_auth(&here).send().await.unwrap();
     assert_eq!(again.status(), 204, "a repeat changes nothing");
+    let stale = auth.post("/api/v1/auth/logout").header("cookie", "auth_token=stale").send().await.unwrap();
+    assert_eq!(stale.status(), 204, "a cookie that is no good any more goes too");
+    assert!(stale.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
 }
 
 #[tokio::test]

@@ -76,6 +76,15 @@ async fn production_does_not_start_without_secrets_of_its_own() {
         settings.extend(secret.map(|secret| ("AMPHI_SECRET", secret.to_owned())));
         Program::spawn(PROGRAM, &[], &settings).wait()
     };
+    for password in [None, Some("changeme-changeme")] {
+        let mut settings = settings_of(&database.url, data.path());
+        settings.push(("AMPHI_ENV", "production".to_owned()));
+        settings.push(("AMPHI_SECRET", "5b1c0f39a7de42d8b6f1c2a9".to_owned()));
+        settings.extend(password.map(|password| ("AMPHI_ADMIN_PASSWORD", password.to_owned())));
+        let (status, output) = Program::spawn(PROGRAM, &[], &settings).wait();
+        assert!(!status.success(), "{output}");
+        assert!(output.contains("AMPHI_ADMIN_PASSWORD"), "{output}");
+    }
     for secret in [None, Some("short"), Some("changeme-changeme-changeme")] {
         let (status, output) = start(secret);
         assert!(!status.success(), "{output}");
@@ -86,7 +95,12 @@ async fn production_does_not_start_without_secrets_of_its_own() {
 
 #[tokio::test]
 async fn in_production_cookies_are_for_https_only() {
-    let auth = TestAuth::with(&[("AMPHI_ENV", "production"), ("AMPHI_SECRET", "5b1c0f39a7de42d8b6f1c2a9")]).await;
+    let settings = [
+        ("AMPHI_ENV", "production"),
+        ("AMPHI_SECRET", "5b1c0f39a7de42d8b6f1c2a9"),
+        ("AMPHI_ADMIN_PASSWORD", "e2c1a7b90d4f4c55"),
+    ];
+    let auth = TestAuth::with(&settings).await;
     let answer = auth.register("ana@example.org").await;
     assert!(answer.headers()["set-cookie"].to_str().unwrap().contains("Secure"));
 }

@@ -68,7 +68,7 @@ pub(crate) struct StreamView {
     start_time: Option<DateTime<Utc>>,
     /// When it last ended; null while it is live.
     end_time: Option<DateTime<Utc>>,
-    /// Who plays it over RTMP now.
+    /// How many players came over RTMP since it went live and are still there. A few seconds old at most.
     viewer_count: i32,
     thumbnail: Option<String>,
     playback_id: Uuid,
@@ -134,9 +134,13 @@ pub(crate) async fn create(
     let about = Description::parse(title, description, thumbnail)?;
     let key = StreamKey::new();
     let mut conn = app.pool.get().await?;
-    let id = streams::insert(&mut conn, caller.user_id, &key, &about, app.clock.now()).await?;
+    let stream = conn
+        .transaction(async |conn| {
+            let id = streams::insert(conn, caller.user_id, &key, &about, app.clock.now()).await?;
+            streams::find(conn, id).await?.ok_or(StreamError::NoSuchStream(id))
+        })
+        .await?;
     app.cache.forget().await;
-    let stream = streams::find(&mut conn, id).await?.ok_or(StreamError::NoSuchStream(id))?;
     Ok(HttpResponse::Created().json(CreatedStream {
         // The owner's name may not have reached us yet; the token has it.
         stream: view(&app, Stream { user_name: stream.user_name.or(Some(caller.name)), ..stream }),
@@ -172,29 +176,30 @@ pub(crate) async fn update(
     let about = Description::parse(title, description, thumbnail)?;
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
-    conn.transaction(async |conn| {
-        let stream = streams::lock(conn, id).await?.ok_or(StreamError::NoSuchStream(id))?;
-        if stream.user_id != caller.user_id {
-            return Err(StreamError::NotYours(id));
-        }
-        match (status, stream.status) {
-            (Some(Status::Live), Status::Ended) => {
-                let mut invalid = Invalid::default();
-                invalid.field("status", "becomes `live` by publishing only");
-                invalid.or(())?;
+    let stream = conn
+        .transaction(async |conn| {
+            let stream = streams::lock(conn, id).await?.ok_or(StreamError::NoSuchStream(id))?;
+            if stream.user_id != caller.user_id {
+                return Err(StreamError::NotYours(id));
             }
-            (Some(Status::Ended), Status::Live) => {
-                if let Some(current) = broadcasts::find_live(conn, id).await? {
-                    broadcasting::end(conn, &stream, &current, EndReason::StoppedByOwner, now).await?;
+            match (status, stream.status) {
+                (Some(Status::Live), Status::Ended) => {
+                    let mut invalid = Invalid::default();
+                    invalid.field("status", "becomes `live` by publishing only");
+                    invalid.or(())?;
                 }
+                (Some(Status::Ended), Status::Live) => {
+                    if let Some(current) = broadcasts::find_live(conn, id).await? {
+                        broadcasting::end(conn, &stream, &current, EndReason::StoppedByOwner, now).await?;
+                    }
+                }
+                _ => {}
             }
-            _ => {}
-        }
-        Ok(streams::describe(conn, id, &about, now).await?)
-    })
-    .await?;
+            streams::describe(conn, id, &about, now).await?;
+            streams::find(conn, id).await?.ok_or(StreamError::NoSuchStream(id))
+        })
+        .await?;
     app.cache.forget().await;
-    let stream = streams::find(&mut conn, id).await?.ok_or(StreamError::NoSuchStream(id))?;
     Ok(web::Json(view(&app, stream)))
 }
 

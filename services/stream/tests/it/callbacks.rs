@@ -5,7 +5,7 @@ const FORM: &str = "app=live&clientid=1&call=connect";
 
 #[tokio::test]
 async fn a_callback_shows_the_secret_in_a_header_the_query_or_the_path() {
-    let stream = TestStream::start().await;
+    let stream = TestStream::with(&[("LOG_LEVEL", "debug")]).await;
     let encoded: String = SECRET.replace(' ', "%20");
     let by_header = stream.post(PATH).header("x-webhook-secret", SECRET);
     let by_query = stream.post(&format!("{PATH}?secret={encoded}"));
@@ -21,7 +21,11 @@ async fn a_callback_shows_the_secret_in_a_header_the_query_or_the_path() {
     for request in [none, wrong, wrong_query, wrong_path] {
         problem(request.body(FORM).send().await.unwrap(), 401, "webhook-secret-wrong").await;
     }
-    assert!(!stream.program.output().contains(SECRET), "the secret is not logged");
+    let log = stream.program.output();
+    assert!(log.contains("/api/v1/webhook/stream-event"), "requests are logged: {log}");
+    for secret in [SECRET, &encoded] {
+        assert!(!log.contains(secret), "the secret is not logged: {log}");
+    }
 }
 
 #[tokio::test]
