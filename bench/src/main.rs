@@ -10,6 +10,8 @@ use testkit::{Program, free_port};
 
 const BROADCASTS: usize = 20;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+/// How long a broadcast may take to be seen. Far more than it takes.
+const LIVE_WITHIN: Duration = Duration::from_secs(30);
 const SECRET: &str = "a-secret-of-the-media-server";
 
 #[tokio::main]
@@ -96,9 +98,10 @@ async fn create(client: &reqwest::Client, gateway: &str, token: &str) -> (i64, S
     (body["id"].as_i64().expect("an id"), format!("{}/{}", text("ingestUrl"), text("streamKey")))
 }
 
-/// Asks for the list until the stream is live in it, and returns its `startTime`.
+/// Asks for the list until the stream is live in it, and returns its `startTime`. Panics after 30 s.
 async fn until_live(client: &reqwest::Client, gateway: &str, id: i64) -> String {
-    loop {
+    let deadline = Instant::now() + LIVE_WITHIN;
+    while Instant::now() < deadline {
         let answer = client.get(format!("{gateway}/streams?status=live")).send().await.expect("an answer");
         let page: Value = answer.json().await.expect("JSON");
         let live = page["items"].as_array().and_then(|items| items.iter().find(|item| item["id"] == id).cloned());
@@ -107,6 +110,11 @@ async fn until_live(client: &reqwest::Client, gateway: &str, id: i64) -> String 
         }
         tokio::time::sleep(BETWEEN_LOOKS).await;
     }
+    panic!(
+        "stream {id} was not live within {} s of ffmpeg's start: either ffmpeg failed (see above), or the media server \
+         does not reach {gateway}",
+        LIVE_WITHIN.as_secs()
+    );
 }
 
 #[expect(clippy::disallowed_methods, reason = "a measurement reads the machine's clock")]

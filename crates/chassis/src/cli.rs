@@ -231,8 +231,14 @@ async fn look(command: Events, transport: &Transport) -> anyhow::Result<()> {
         }
         Events::Replay { queue, event } => {
             let which = event.map_or(Replay::All, Replay::One);
-            let count = transport.replay(&queue, which).await?;
-            println!("{count} put back into {queue}.");
+            let replayed = transport.replay(&queue, which).await?;
+            println!("{} put back into {queue}.", replayed.count);
+            if replayed.too_old > 0 {
+                println!(
+                    "{} left, parked more than 29 days ago: look whether each took effect, then name it with --event.",
+                    replayed.too_old
+                );
+            }
             Ok(())
         }
     }

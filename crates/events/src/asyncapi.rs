@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamEnded, StreamWentLive, UserRegistered, matches};
+use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamEnded, StreamWentLive, UserRegistered};
 
 /// The document: a channel and a message for every event, and an operation for every queue that receives it.
 ///
@@ -44,7 +44,7 @@ pub fn asyncapi() -> Value {
     }
     for subscription in SUBSCRIPTIONS {
         for event in &events {
-            if subscription.patterns.iter().any(|pattern| matches(pattern, event.name)) {
+            if subscription.takes(event.name) {
                 operations.insert(
                     format!("{}.receives.{}", subscription.queue, event.name),
                     json!({
@@ -74,8 +74,9 @@ pub fn asyncapi() -> Value {
 
 const DESCRIPTION: &str = "What services tell each other. A change and its event are committed together; \
     the event is then published at least once, in order per publishing service, and takes effect once per queue. \
-    What cannot be handled is retried, then kept in `amphi.<queue>.parked` until an operator replays it \
-    (`amphi events parked`, `amphi events replay`).";
+    What cannot be handled is retried, then parked until an operator replays it \
+    (`amphi events parked`, `amphi events replay`). A queue keeps what it received until its consumer has handled or \
+    parked it, however long that takes. The bindings are those of RabbitMQ with the default namespace, `amphi`.";
 
 /// Every event of the house, in the order of the document.
 fn all() -> Vec<Described> {
@@ -153,7 +154,7 @@ fn channel_pointer(name: &str) -> String {
 }
 
 fn is_subscribed(name: &str) -> bool {
-    SUBSCRIPTIONS.iter().flat_map(|subscription| subscription.patterns).any(|pattern| matches(pattern, name))
+    SUBSCRIPTIONS.iter().any(|subscription| subscription.takes(name))
 }
 
 #[cfg(test)]
@@ -161,6 +162,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::matches;
 
     #[test]
     fn names_are_unique_lower_case_and_versioned() {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use crate::Event;
 
-/// An event with what carries it: JSON, the same in the outbox, on the wire and in a dead-letter queue.
+/// An event with what carries it: JSON, the same on the wire, in a queue and where it is parked.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Envelope {
     /// The same for every copy of the event. A consumer remembers it, so that the event takes effect once.

@@ -3,6 +3,8 @@
 //! This is part of the shared contract, not of the consumer's code, because every process declares every queue
 //! when it connects: an event published before its consumer's first start waits for it.
 
+use crate::matches;
+
 /// A queue and what it receives. One consumer reads it; several processes of that consumer take turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subscription {
@@ -13,6 +15,14 @@ pub struct Subscription {
     pub patterns: &'static [&'static str],
     /// Why, in one sentence, for readers of the document.
     pub purpose: &'static str,
+}
+
+impl Subscription {
+    /// Whether the queue receives the event called `name`.
+    #[must_use]
+    pub fn takes(&self, name: &str) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern, name))
+    }
 }
 
 /// Every queue of the house.

@@ -15,10 +15,14 @@ diesel::table! {
 
 /// How much older than the event at hand a remembered event must be to be forgotten.
 ///
-/// A second copy comes from a relay that died before it could delete, or from an operator's replay, so it is never
-/// that far behind in the queue. Counting from the event at hand and not from today keeps this true for a consumer
-/// that was away for months.
+/// A second copy comes from a relay that died before it could delete, and is close behind, or it was parked and is
+/// replayed. Counting from the event at hand and not from today keeps this true for a consumer that was away for
+/// months.
 const REMEMBER_FOR: TimeDelta = TimeDelta::days(30);
+
+/// How long after it was parked an event is replayed without an operator who names it: while a copy of it that took
+/// effect is remembered, less a day for clocks that differ.
+pub(crate) const REPLAY_WITHIN: TimeDelta = TimeDelta::days(29);
 
 /// The most rows that one call forgets.
 const FORGET_AT_ONCE: i64 = 1000;

@@ -15,6 +15,14 @@
 //!
 //! Events of one service are published in the order of their `seq`. Transactions that run side by side may commit
 //! in another order than they enqueued; whoever needs an order between two changes locks a row that both change.
+//!
+//! A queue has no limit and no expiry, so a consumer that is away for months misses nothing. The queue of a service
+//! that is not deployed therefore grows for as long as others publish what it takes; when the broker's disk is full,
+//! events wait in the outboxes. To throw away what it holds, purge it: with RabbitMQ
+//! `rabbitmqctl purge_queue <namespace>.<queue>`, in-process
+//! `DELETE FROM broker.messages WHERE queue = '<queue>' AND parked_at IS NULL`. To be rid of the queue, first deploy a
+//! version without its subscription everywhere, as every process makes it anew; then delete `<namespace>.<queue>` and
+//! `<namespace>.<queue>.parked`.
 
 mod backoff;
 mod enqueue;
@@ -33,7 +41,7 @@ pub use consumer::{Consumer, ConsumerHealth, Handler, HandlerError, Retries};
 pub use enqueue::enqueue;
 pub use listen::NoConnection;
 pub use relay::{Relay, RelayHealth};
-pub use transport::{Amqp, AmqpOptions, Local, Parked, Replay, Tail, Transport, TransportError};
+pub use transport::{Amqp, AmqpOptions, Local, Parked, Replay, Replayed, Tail, Transport, TransportError};
 
 /// The tables `outbox` and `inbox`. They belong into the schema of every service that publishes or consumes.
 pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/outbox");

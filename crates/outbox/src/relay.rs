@@ -102,7 +102,10 @@ impl Relay {
                 self.measure(&mut conn, &schema).await?;
                 measured_at = Some(Instant::now());
             }
-            publisher.connect().await?;
+            tokio::select! {
+                connected = publisher.connect() => connected?,
+                () = shutdown.cancelled() => return Ok(()),
+            }
             let batch = relay_batch(&mut conn, &schema, &mut publisher).await?;
             if let Some(refusal) = batch.refusal {
                 self.measure(&mut conn, &schema).await?;

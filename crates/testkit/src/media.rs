@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
 use crate::ports::free_port;
 use crate::services::workspace;
 
@@ -43,11 +45,9 @@ impl MediaServer {
     /// Ends it as a crash would: it tells nobody.
     pub fn kill(&self) {
         let pid = std::fs::read_to_string(self.home().join("nginx.pid")).expect("nginx has written its pid");
-        // The master and its worker are a process group of their own.
-        let pid = pid.trim();
-        let workers = Command::new("pgrep").args(["-P", pid]).output().expect("pgrep is there");
-        let workers = String::from_utf8_lossy(&workers.stdout).into_owned();
-        let _ = Command::new("kill").arg("-KILL").arg(pid).args(workers.split_whitespace()).status();
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process id");
+        // The master and its workers are a process group of their own.
+        kill_process_group(pid, Signal::KILL).expect("nginx runs");
     }
 
     /// Everything it has written.
@@ -76,8 +76,16 @@ impl MediaServer {
 impl Drop for MediaServer {
     fn drop(&mut self) {
         let stopped = Command::new(workspace().join("deploy/nginx-rtmp/media")).arg("stop").arg(self.home()).status();
-        if !stopped.is_ok_and(|status| status.success()) && !std::thread::panicking() {
-            panic!("the media server could not be stopped");
+        if stopped.is_ok_and(|status| status.success()) {
+            return;
+        }
+        // Its files are not taken from under a server that may still run.
+        self.folder.disable_cleanup(true);
+        let complaint = format!("the media server could not be stopped: {} stays", self.folder.path().display());
+        if std::thread::panicking() {
+            eprintln!("{complaint}");
+        } else {
+            panic!("{complaint}");
         }
     }
 }
@@ -86,16 +94,16 @@ impl Drop for MediaServer {
 pub struct Encoder(Child);
 
 impl Encoder {
-    /// Begins to publish to `url`.
+    /// Begins to publish to `url`, for two minutes at most.
     #[must_use]
     pub fn publish(url: &str) -> Self {
-        Self(encoder(url).spawn().expect("ffmpeg is there"))
+        Self(encoder(url, BROADCAST_SECONDS).spawn().expect("ffmpeg is there"))
     }
 
-    /// Publishes to `url` and says whether it was let. Panics when it is let for longer than two seconds of video.
+    /// Publishes two seconds to `url`, and says whether it was let.
     #[must_use]
     pub fn is_let(url: &str) -> bool {
-        let status = encoder(url).stderr(Stdio::null()).status().expect("ffmpeg is there");
+        let status = encoder(url, 2).stderr(Stdio::null()).status().expect("ffmpeg is there");
         status.success()
     }
 
@@ -106,7 +114,7 @@ impl Encoder {
 
     /// Ends the broadcast as a streamer does.
     pub fn stop(mut self) {
-        let _ = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status();
+        let _ = kill_process(Pid::from_child(&self.0), Signal::INT); // It may have ended by itself.
         let _ = self.0.wait();
     }
 }
@@ -118,14 +126,17 @@ impl Drop for Encoder {
     }
 }
 
-fn encoder(url: &str) -> Command {
+/// How long an encoder publishes that nobody stops.
+const BROADCAST_SECONDS: u32 = 120;
+
+fn encoder(url: &str, seconds: u32) -> Command {
     let mut command = Command::new("ffmpeg");
     command
         .args(["-nostdin", "-hide_banner", "-loglevel", "error", "-re"])
         .args(["-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"])
         .args(["-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100"])
         .args(["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", "25", "-pix_fmt", "yuv420p"])
-        .args(["-c:a", "aac", "-t", "120", "-f", "flv", url])
+        .args(["-c:a", "aac", "-t", &seconds.to_string(), "-f", "flv", url])
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     command

@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::services::workspace;
 
 /// A PostgreSQL server.
@@ -71,12 +73,12 @@ macro_rules! servers {
 
             /// Have it hang: connections stay, nothing answers.
             pub async fn pause(&self) {
-                self.0.signal("STOP").await;
+                self.0.signal(Signal::STOP);
             }
 
             /// Let it go on after [`Self::pause`].
             pub async fn resume(&self) {
-                self.0.signal("CONT").await;
+                self.0.signal(Signal::CONT);
             }
 
             /// Start it again. Returns when it answers.
@@ -116,12 +118,26 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    async fn signal(&self, signal: &'static str) {
+    fn signal(&self, signal: Signal) {
         let file = if self.kind == "postgres" { "data/postmaster.pid" } else { "pid" };
         let pid = std::fs::read_to_string(self.dir.join(file)).expect("a server that runs");
-        let pid = pid.lines().next().expect("a process id").to_owned();
-        let sent = Command::new("kill").arg(format!("-{signal}")).arg(pid).status();
-        assert!(sent.expect("kill").success(), "{} did not take SIG{signal}", self.kind);
+        let pid = pid.lines().next().and_then(|pid| Pid::from_raw(pid.trim().parse().ok()?)).expect("a process id");
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("{} did not take {signal:?}: {error}", self.kind));
+    }
+
+    /// Stop it, and remove its folder, but not from under a server that may still run.
+    fn remove(&self) -> Result<(), String> {
+        let stopped = self.command("stop").output().map_err(|error| error.to_string())?;
+        if !stopped.status.success() {
+            return Err(format!("the server may still run: {}", String::from_utf8_lossy(&stopped.stderr).trim()));
+        }
+        let folder = std::fs::canonicalize(&self.dir).map_err(|error| error.to_string())?;
+        std::fs::remove_dir_all(folder).map_err(|error| error.to_string())?;
+        if self.dir.is_symlink() {
+            // The script made it, because the server's user may not enter where it points from.
+            std::fs::remove_file(&self.dir).map_err(|error| error.to_string())?;
+        }
+        Ok(())
     }
 
     fn command(&self, action: &str) -> Command {
@@ -133,10 +149,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let stopped = self.command("stop").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let removed = std::fs::canonicalize(&self.dir).and_then(std::fs::remove_dir_all);
-        if let Err(error) = stopped.map(drop).and(removed) {
-            eprintln!("{} stays: {error}", self.dir.display());
+        if let Err(complaint) = self.remove() {
+            eprintln!("{} stays: {complaint}", self.dir.display());
         }
     }
 }

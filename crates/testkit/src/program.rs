@@ -7,10 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::eventually;
 
 /// How long a process may take to stop before it is killed.
 const STOP_WITHIN: Duration = Duration::from_secs(25);
+/// How long a process that is to end by itself may take. More than the test of the README gives its script.
+const END_WITHIN: Duration = Duration::from_secs(100);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// What a program prints when it serves.
 const READY: &str = "Stop with Ctrl-C.";
 
@@ -87,7 +92,7 @@ impl Program {
 
     /// Asks it to stop, and does not wait.
     pub fn ask_to_stop(&self) {
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM); // It may have ended by itself.
     }
 
     /// Ends it as a crash would.
@@ -102,30 +107,33 @@ impl Program {
         (status, self.output())
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends by itself. Kills it and panics with its output when that takes longer than 100 s.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let status = self.child.wait().expect("the program can be waited for");
-        self.drain();
+        let Some(status) = self.ended_within(END_WITHIN) else {
+            let _ = self.child.kill(); // It may have ended at this moment.
+            let _ = self.child.wait();
+            panic!("the program did not end within {} s:\n{}", END_WITHIN.as_secs(), self.output());
+        };
         (status, self.output())
     }
 
     fn terminate(&mut self) -> Option<ExitStatus> {
         self.ask_to_stop();
-        let deadline = Instant::now() + STOP_WITHIN;
-        while Instant::now() < deadline {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                self.drain();
-                return Some(status);
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        None
+        self.ended_within(STOP_WITHIN)
     }
 
-    /// Reads what is left of its output.
-    fn drain(&mut self) {
-        for reader in self.readers.drain(..) {
-            let _ = reader.join();
+    /// How it ended, once its output is complete. None when it still runs after `limit`.
+    fn ended_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let status = self.child.try_wait().expect("the program can be waited for");
+            // A process that it has left behind may keep its output open for ever.
+            let is_complete = self.readers.iter().all(thread::JoinHandle::is_finished);
+            match status {
+                Some(status) if is_complete || Instant::now() >= deadline => return Some(status),
+                None if Instant::now() >= deadline => return None,
+                _ => thread::sleep(BETWEEN_LOOKS),
+            }
         }
     }
 }

@@ -4,18 +4,19 @@
 //! exchange <namespace>.events (topic) ─► queue <namespace>.<queue> ─► queue <namespace>.<queue>.parked
 //! ```
 //!
-//! Everything is durable and replicated (quorum queues). Every process declares all of it on every connection, so
-//! no order of starting, and no broker that lost its data, loses an event. Declaring with other arguments than
-//! before fails: a queue whose arguments must change gets a new name.
+//! Everything is durable and replicated (quorum queues). Every process declares all of it on every connection, and
+//! every relay once a minute besides, so no order of starting, and no broker that lost its data, loses an event.
+//! Declaring with other arguments than before fails: a queue whose arguments must change gets a new name.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use common::{Clock, Secret, SystemClock};
-use events::{Envelope, Subscription, matches};
+use events::{Envelope, Subscription};
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{
@@ -29,18 +30,17 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::{Content, DELIVERY_LIMIT, LIST_AT_MOST, Parked, Replay, TAIL_AT_MOST, TransportError};
+use super::{
+    ANSWER_WITHIN, Content, DELIVERY_LIMIT, LIST_AT_MOST, Parked, Replay, Replayed, TAIL_AT_MOST, TransportError,
+};
 use crate::trace::TRACEPARENT;
-
-/// How long the broker may take to answer: a connection, a declaration, a whole batch of confirms.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A broker that says nothing for twice this long is gone.
 const HEARTBEAT_SECONDS: u16 = 10;
 
-/// A queue that nobody has read or declared for this long is dropped with what it holds, so that the events for a
-/// service that is not deployed do not fill the broker. The next process that connects makes it anew.
-const EXPIRE_AFTER: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+/// How often a relay declares everything again. The broker confirms an event that one queue takes although another
+/// that should take it is gone, so nothing but looking tells that a queue is missing.
+const DECLARE_EVERY: Duration = Duration::from_secs(60);
 
 /// How long a new connection waits before it publishes into what it declared.
 ///
@@ -94,18 +94,21 @@ struct Link {
     /// How long it waits after declaring, before it is used.
     settle: Duration,
     connection: Mutex<Option<Connection>>,
+    /// Set when a queue may be gone: then a new connection makes it anew, and waits until it has settled.
+    is_suspect: AtomicBool,
 }
 
 impl Link {
     fn new(purpose: &'static str, settle: Duration) -> Self {
-        Self { purpose, settle, connection: Mutex::default() }
+        Self { purpose, settle, connection: Mutex::default(), is_suspect: AtomicBool::default() }
     }
 }
 
 impl Amqp {
     /// Fails when the address cannot be read. Does not connect.
     pub fn new(options: AmqpOptions) -> Result<Self, TransportError> {
-        let mut uri = AMQPUri::from_str(options.url.expose()).map_err(TransportError::Address)?;
+        // What the parser says is left out: it may be the address itself, with the password.
+        let Ok(mut uri) = AMQPUri::from_str(options.url.expose()) else { return Err(TransportError::Address) };
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         let publishing = Link::new("publishing", SETTLE);
         let consuming = Link::new("consuming", Duration::ZERO);
@@ -117,7 +120,7 @@ impl Amqp {
     }
 
     pub(super) fn publisher(&self) -> AmqpPublisher {
-        AmqpPublisher { amqp: self.clone(), channel: None }
+        AmqpPublisher { amqp: self.clone(), channel: None, declared_at: Instant::now(), declare_every: DECLARE_EVERY }
     }
 
     pub(super) async fn subscribe(&self, queue: &str) -> Result<AmqpDeliveries, TransportError> {
@@ -150,10 +153,11 @@ impl Amqp {
         Ok(parked)
     }
 
-    pub(super) async fn replay(&self, queue: &str, which: Replay) -> Result<u64, TransportError> {
+    pub(super) async fn replay(&self, queue: &str, which: Replay) -> Result<Replayed, TransportError> {
         let channel = self.channel(&self.0.consuming).await?;
         let publishing = self.confirming_channel().await?;
-        let mut replayed = 0;
+        let not_before = which.not_before();
+        let mut replayed = Replayed::default();
         let mut left = None;
         while left != Some(0)
             && let Some(message) =
@@ -162,12 +166,19 @@ impl Amqp {
             // As many as there are now: what is parked again meanwhile is left for the next replay.
             left = Some(left.map_or(message.message_count, |left| left - 1));
             let Delivery { data, properties, .. } = &message.delivery;
-            if which.takes(describe(queue, &message.delivery).event_id) {
+            let parked = describe(queue, &message.delivery);
+            if !which.takes(parked.event_id) {
+                continue;
+            }
+            // One that does not say when it was parked counts as old: None is less than any time.
+            if parked.parked_at < not_before {
+                replayed.too_old += 1;
+            } else {
                 let properties = properties.clone().with_headers(only_traceparent(properties));
                 let target = Target { exchange: String::new(), routing_key: self.queue(queue), mandatory: true };
                 publish(&publishing, &target, data, properties, Instant::now() + ANSWER_WITHIN).await?;
                 message.delivery.ack(BasicAckOptions::default()).await?;
-                replayed += 1;
+                replayed.count += 1;
             }
         }
         give_back(&channel).await?;
@@ -197,8 +208,10 @@ impl Amqp {
     /// what somebody has deleted meanwhile.
     async fn channel(&self, link: &Link) -> Result<Channel, TransportError> {
         let mut slot = link.connection.lock().await;
+        let is_suspect = link.is_suspect.swap(false, Ordering::Relaxed);
         if let Some(connection) = &*slot
             && connection.status().connected()
+            && !is_suspect
             && let Ok(channel) = answered(connection.create_channel()).await
         {
             self.declare(&channel).await?;
@@ -268,7 +281,6 @@ impl Amqp {
                     ("x-dead-letter-exchange", AMQPValue::LongString("".into())),
                     ("x-dead-letter-routing-key", AMQPValue::LongString(parked.into())),
                     ("x-dead-letter-strategy", AMQPValue::LongString("at-least-once".into())),
-                    ("x-expires", AMQPValue::LongLongInt(EXPIRE_AFTER.as_millis() as i64)),
                 ]),
             )
             .await?;
@@ -289,8 +301,7 @@ impl Amqp {
 
     /// Whether a queue takes events of this name.
     fn is_subscribed(&self, name: &str) -> bool {
-        let mut patterns = self.subscriptions().iter().flat_map(|subscription| subscription.patterns);
-        patterns.any(|pattern| matches(pattern, name))
+        self.subscriptions().iter().any(|subscription| subscription.takes(name))
     }
 
     fn exchange(&self) -> String {
@@ -310,11 +321,28 @@ impl Amqp {
 pub(crate) struct AmqpPublisher {
     amqp: Amqp,
     channel: Option<Channel>,
+    /// When everything was last declared on the channel.
+    declared_at: Instant,
+    declare_every: Duration,
 }
 
 impl AmqpPublisher {
+    /// Have a channel, and everything declared a minute ago at most.
     pub(super) async fn connect(&mut self) -> Result<(), TransportError> {
-        self.channel = Some(self.take_channel().await?);
+        let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
+            Some(channel) if self.declared_at.elapsed() < self.declare_every => channel,
+            Some(channel) => {
+                self.amqp.declare(&channel).await?;
+                self.declared_at = Instant::now();
+                channel
+            }
+            None => {
+                let channel = self.amqp.confirming_channel().await?;
+                self.declared_at = Instant::now();
+                channel
+            }
+        };
+        self.channel = Some(channel);
         Ok(())
     }
 
@@ -346,6 +374,7 @@ impl AmqpPublisher {
         self.publish(&target, &serde_json::to_vec(envelope)?, properties, deadline).await
     }
 
+    /// Needs [`AmqpPublisher::connect`] before: to connect takes longer than a publish may.
     async fn publish(
         &mut self,
         target: &Target,
@@ -353,23 +382,15 @@ impl AmqpPublisher {
         properties: BasicProperties,
         deadline: Instant,
     ) -> Result<(), TransportError> {
-        let channel = self.take_channel().await?;
+        // Out of its place: only a publish that worked puts it back.
+        let channel = self.channel.take().ok_or(TransportError::NotConnected)?;
         let published = publish(&channel, target, body, properties, deadline).await;
         match &published {
             Ok(()) => self.channel = Some(channel),
-            // A queue may be gone: the next try connects, and makes it anew.
-            Err(TransportError::Refused(_)) => *self.amqp.0.publishing.connection.lock().await = None,
+            Err(TransportError::Refused(_)) => self.amqp.0.publishing.is_suspect.store(true, Ordering::Relaxed),
             Err(_) => {}
         }
         published
-    }
-
-    /// The channel, out of its place: only a publish that worked puts it back.
-    async fn take_channel(&mut self) -> Result<Channel, TransportError> {
-        match self.channel.take() {
-            Some(channel) if channel.status().connected() => Ok(channel),
-            _ => self.amqp.confirming_channel().await,
-        }
     }
 }
 
@@ -404,6 +425,7 @@ impl AmqpDeliveries {
         let Some(delivery) = &self.at_hand else {
             return Err(TransportError::Unsubscribed(self.queue.clone()));
         };
+        self.publisher.connect().await?;
         let now = SystemClock.now().to_rfc3339_opts(SecondsFormat::Millis, true);
         let mut headers = only_traceparent(&delivery.properties);
         headers.insert(REASON.into(), AMQPValue::LongString(reason.into()));
@@ -568,6 +590,63 @@ impl Death {
         match self.reason.as_str() {
             "delivery_limit" => super::delivery_limit_reason(),
             other => format!("the broker parked it: {other}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::EventId;
+    use lapin::options::QueueDeleteOptions;
+
+    use super::*;
+
+    const QUEUES: [&str; 2] = ["one.things", "other.things"];
+
+    const SUBSCRIPTIONS: &[Subscription] = &[
+        Subscription { queue: QUEUES[0], patterns: &["test.#"], purpose: "It is deleted." },
+        Subscription { queue: QUEUES[1], patterns: &["test.#"], purpose: "It stays." },
+    ];
+
+    fn amqp(url: &str, namespace: &str) -> Result<Amqp, TransportError> {
+        let (url, namespace) = (Secret::new(url), namespace.to_owned());
+        Amqp::new(AmqpOptions { url, namespace, process: "test".to_owned(), subscriptions: SUBSCRIPTIONS })
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_is_not_repeated() {
+        for url in ["amqp:ana:hunter2@broker:5672/amphi", "http://ana:hunter2@broker", "ana:hunter2@broker", "hunter2"]
+        {
+            let error = amqp(url, "amphi").err().unwrap();
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+            assert!(error.to_string().contains("amqp://user:password@host:port/vhost"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_made_anew_although_another_takes_its_events() {
+        let namespace = testkit::amqp_namespace(&QUEUES);
+        let amqp = amqp(&namespace.url, &namespace.name).unwrap();
+        let mut publisher = AmqpPublisher { declare_every: Duration::ZERO, ..amqp.publisher() };
+        let envelope = Envelope {
+            event_id: EventId::new(),
+            name: "test.thing.counted.v1".to_owned(),
+            occurred_at: DateTime::UNIX_EPOCH,
+            traceparent: None,
+            data: Value::Null,
+        };
+        publisher.connect().await.unwrap();
+        let channel = publisher.channel.clone().unwrap();
+        channel.queue_delete(amqp.queue(QUEUES[0]).into(), QueueDeleteOptions::default()).await.unwrap();
+
+        publisher.connect().await.unwrap();
+        assert_eq!(publisher.publish_in_order(std::slice::from_ref(&envelope)).await.0, 1);
+
+        for queue in QUEUES {
+            let mut deliveries = amqp.subscribe(queue).await.unwrap();
+            let content =
+                timeout(ANSWER_WITHIN, deliveries.next()).await.unwrap_or_else(|_| panic!("{queue} is empty"));
+            assert_eq!(content.unwrap().unwrap().event_id, envelope.event_id);
         }
     }
 }

@@ -14,7 +14,7 @@ use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncC
 use events::{Envelope, Subscription, matches};
 use serde_json::Value;
 
-use super::{Content, DELIVERY_LIMIT, LIST_AT_MOST, Parked, Replay, TAIL_AT_MOST, TransportError};
+use super::{Content, DELIVERY_LIMIT, LIST_AT_MOST, Parked, Replay, Replayed, TAIL_AT_MOST, TransportError};
 use crate::Pool;
 use crate::listen::{connection, listen, own_connection, wake};
 
@@ -52,20 +52,13 @@ impl Local {
         let mut conn = connection(&self.pool).await?;
         conn.transaction(async |conn| {
             let tails = living_tails(conn).await?;
-            let tails = tails.iter().map(|tail| (tail.queue.as_str(), tail.pattern.as_str()));
-            let queues: Vec<_> = self
-                .subscriptions
-                .iter()
-                .flat_map(|subscription| subscription.patterns.iter().map(|pattern| (subscription.queue, *pattern)))
-                .chain(tails)
-                .collect();
             for envelope in envelopes {
-                let mut takers: Vec<&str> = queues
-                    .iter()
-                    .filter(|(_, pattern)| matches(pattern, &envelope.name))
-                    .map(|(queue, _)| *queue)
+                let subscribed = self.subscriptions.iter().filter(|subscription| subscription.takes(&envelope.name));
+                let watching = tails.iter().filter(|tail| matches(&tail.pattern, &envelope.name));
+                let takers: Vec<&str> = subscribed
+                    .map(|subscription| subscription.queue)
+                    .chain(watching.map(|tail| tail.queue.as_str()))
                     .collect();
-                takers.dedup();
                 store(conn, envelope, &takers).await?;
             }
             diesel::sql_query("SELECT pg_notify(current_schema() || '.messages', '')").execute(conn).await?;
@@ -120,17 +113,19 @@ impl Local {
         Ok(parked.collect())
     }
 
-    pub(super) async fn replay(&self, queue: &str, which: Replay) -> Result<u64, TransportError> {
+    pub(super) async fn replay(&self, queue: &str, which: Replay) -> Result<Replayed, TransportError> {
         let only = match which {
             Replay::All => None,
             Replay::One(event_id) => Some(event_id.0),
         };
+        let not_before = which.not_before();
         let mut conn = connection(&self.pool).await?;
         // A new `seq` is the end of the queue. They are handed out in the order of the inner query.
-        let replayed = diesel::sql_query(
+        let count = diesel::sql_query(
             "WITH chosen AS (
                  SELECT seq FROM messages
-                 WHERE queue = $1 AND parked_at IS NOT NULL AND ($2 IS NULL OR event_id = $2)
+                 WHERE queue = $1 AND parked_at IS NOT NULL
+                   AND ($2 IS NULL OR event_id = $2) AND ($3 IS NULL OR parked_at >= $3)
                  ORDER BY seq FOR UPDATE
              ), moved AS (
                  SELECT seq, nextval(pg_get_serial_sequence('messages', 'seq')) AS new_seq FROM chosen
@@ -141,10 +136,20 @@ impl Local {
         )
         .bind::<Text, _>(queue)
         .bind::<Nullable<Uuid>, _>(only)
+        .bind::<Nullable<Timestamptz>, _>(not_before)
         .execute(&mut conn)
         .await?;
         diesel::sql_query("SELECT pg_notify(current_schema() || '.messages', '')").execute(&mut conn).await?;
-        Ok(replayed as u64)
+        let too_old: i64 = diesel::select(
+            sql::<BigInt>("(SELECT count(*) FROM messages WHERE queue = ")
+                .bind::<Text, _>(queue)
+                .sql(" AND parked_at < ")
+                .bind::<Nullable<Timestamptz>, _>(not_before)
+                .sql(")"),
+        )
+        .get_result(&mut conn)
+        .await?;
+        Ok(Replayed { count: count as u64, too_old: too_old.unsigned_abs() })
     }
 
     pub(super) async fn tail(&self, pattern: &str) -> Result<LocalTail, TransportError> {
@@ -278,15 +283,19 @@ async fn store(conn: &mut AsyncPgConnection, envelope: &Envelope, queues: &[&str
     Ok(())
 }
 
-/// The tails that somebody reads, after dropping the others and what is too much.
+/// The tails that somebody reads, after dropping the others and what is too much. None of them is dropped before the
+/// transaction ends, so that it may publish into them.
 async fn living_tails(conn: &mut AsyncPgConnection) -> QueryResult<Vec<TailRow>> {
     let dead = diesel::sql_query(
-        "WITH dead AS (
-             DELETE FROM tails
-             WHERE pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || queue, 0)) RETURNING queue
+        "DELETE FROM tails WHERE queue IN (
+             SELECT queue FROM tails
+             WHERE pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || queue, 0))
+             FOR UPDATE SKIP LOCKED
          )
-         DELETE FROM messages USING dead WHERE messages.queue = dead.queue",
+         RETURNING queue, pattern",
     );
+    // A statement of its own, so that it sees what was published until the tail was dropped.
+    let unread = diesel::sql_query("DELETE FROM messages WHERE queue = ANY($1)");
     let too_much = diesel::sql_query(
         "DELETE FROM messages USING tails
          WHERE messages.queue = tails.queue AND seq <= (
@@ -295,8 +304,15 @@ async fn living_tails(conn: &mut AsyncPgConnection) -> QueryResult<Vec<TailRow>>
              ORDER BY seq DESC OFFSET $1 LIMIT 1
          )",
     );
-    dead.execute(conn).await?;
-    let tails: Vec<TailRow> = diesel::sql_query("SELECT queue, pattern FROM tails").load(conn).await?;
+    let dead: Vec<TailRow> = dead.load(conn).await?;
+    if !dead.is_empty() {
+        let dead: Vec<String> = dead.into_iter().map(|tail| tail.queue).collect();
+        unread.bind::<Array<Text>, _>(dead).execute(conn).await?;
+    }
+    // Shared with others that publish. Whoever drops a tail passes over those that are locked, and the other way
+    // round: nobody waits, and nothing is published into a tail that is being dropped.
+    let tails: Vec<TailRow> =
+        diesel::sql_query("SELECT queue, pattern FROM tails FOR SHARE SKIP LOCKED").load(conn).await?;
     if !tails.is_empty() {
         too_much.bind::<BigInt, _>(i64::from(TAIL_AT_MOST)).execute(conn).await?;
     }
@@ -317,4 +333,41 @@ async fn lock(conn: &mut AsyncPgConnection, queue: &str) -> QueryResult<bool> {
 async fn listen_for_messages(conn: &mut AsyncPgConnection) -> QueryResult<()> {
     let schema: String = diesel::select(sql::<Text>("current_schema()::text")).get_result(conn).await?;
     listen(conn, &format!("{schema}.messages")).await
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel_async::AsyncMigrationHarness;
+    use diesel_migrations::MigrationHarness;
+
+    use super::*;
+
+    const QUEUE: &str = "tail.left-behind";
+
+    async fn messages(conn: &mut AsyncPgConnection) -> i64 {
+        diesel::select(sql::<BigInt>("(SELECT count(*) FROM messages)")).get_result(conn).await.unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nothing_is_published_into_a_tail_that_another_relay_drops() {
+        let database = testkit::database().await;
+        let pool = database.pool("broker").await;
+        let mut harness = AsyncMigrationHarness::new(pool.get().await.unwrap());
+        harness.run_pending_migrations(crate::BROKER_MIGRATIONS).unwrap();
+        let (mut one, mut other) = (pool.get().await.unwrap(), pool.get().await.unwrap());
+        let left_behind = format!(
+            "INSERT INTO tails (queue, pattern) VALUES ('{QUEUE}', '#');
+             INSERT INTO messages (queue, event_id, body) VALUES ('{QUEUE}', gen_random_uuid(), '{{}}')"
+        );
+        one.batch_execute(&left_behind).await.unwrap();
+        one.batch_execute("BEGIN").await.unwrap();
+        assert!(living_tails(&mut one).await.unwrap().is_empty());
+
+        // Its reader is gone, but the relay that drops it has not committed.
+        other.batch_execute("BEGIN").await.unwrap();
+        assert!(living_tails(&mut other).await.unwrap().is_empty());
+
+        one.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(messages(&mut other).await, 0);
+    }
 }

@@ -3,19 +3,35 @@
 //! Both keep the same promises: an event counts as published when it is stored durably in every queue that takes
 //! it; a queue keeps the order of publishing; it gives an event to one consumer at a time and keeps it until the
 //! consumer settles it or is gone; what was parked stays until it is replayed.
+//!
+//! The first promise ends where somebody deletes a queue of RabbitMQ: what the queue held is gone, and what is
+//! published before it is there again reaches the other queues alone. A consumer that runs makes its queue anew at
+//! once, every relay within a minute. An event that only the deleted queue would have taken waits for that.
 
 mod amqp;
 mod local;
 
+use std::fmt;
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
-use common::EventId;
+use common::{Clock, EventId, SystemClock};
 use events::Envelope;
 use serde_json::Value;
+use tokio::time::timeout;
 
 pub use amqp::{Amqp, AmqpOptions};
 pub use local::Local;
 
+use crate::inbox::REPLAY_WITHIN;
 use crate::listen::NoConnection;
+
+/// How long the broker may take to answer: a connection, a declaration, a whole batch of events.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+/// The most of a reason that is kept. RabbitMQ carries it in a header, and a header larger than a frame ends the
+/// connection.
+const REASON_BYTES_AT_MOST: usize = 1024;
 
 /// How often a queue gives an event to consumers that then stop, crash or lose their connection, before it parks it:
 /// what brings a process down shall not do so for ever.
@@ -39,8 +55,10 @@ pub enum Transport {
 /// Why the transport did not do what was asked. Whatever was asked may be asked again.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    #[error("the broker's address cannot be used: {0}")]
-    Address(String),
+    #[error("the broker's address cannot be read: expected amqp://user:password@host:port/vhost")]
+    Address,
+    #[error("there is no connection to the broker")]
+    NotConnected,
     #[error("the broker failed: {0}")]
     Amqp(#[from] lapin::Error),
     #[error("the broker did not answer within {0} s")]
@@ -66,7 +84,7 @@ pub struct Parked {
     /// None when what arrived was not an event of ours.
     pub event_id: Option<EventId>,
     pub name: Option<String>,
-    /// Why, in words.
+    /// Why, in words; at most 1 KiB of them.
     pub reason: String,
     /// How often it was tried.
     pub attempts: u32,
@@ -78,15 +96,49 @@ pub struct Parked {
 /// Which parked events to replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replay {
+    /// Those that were parked within 29 days. Of an older one it is no longer certain that a second copy of it, if
+    /// there is one, did not take effect already.
     All,
+    /// This one, however old it is. Whoever names one older than 29 days has looked whether it took effect.
     One(EventId),
 }
 
 impl Replay {
+    /// What was parked before this is left alone.
+    fn not_before(self) -> Option<DateTime<Utc>> {
+        match self {
+            Self::All => Some(SystemClock.now() - REPLAY_WITHIN),
+            Self::One(_) => None,
+        }
+    }
+
     fn takes(self, event_id: Option<EventId>) -> bool {
         match self {
             Self::All => true,
             Self::One(wanted) => event_id == Some(wanted),
+        }
+    }
+}
+
+/// What became of a replay. As text, for an operator: `3`, or `3 (…)` when some were left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// How many are in their queue again.
+    pub count: u64,
+    /// How many stay parked because they are too old for [`Replay::All`].
+    pub too_old: u64,
+}
+
+impl fmt::Display for Replayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { count, too_old } = self;
+        match too_old {
+            0 => write!(f, "{count}"),
+            _ => write!(
+                f,
+                "{count} ({too_old} not, parked for more than {} days: look whether they took effect, and name each)",
+                REPLAY_WITHIN.num_days()
+            ),
         }
     }
 }
@@ -108,7 +160,7 @@ impl Transport {
 
     /// Put parked events at the end of their queue again, oldest first, and say how many. A repeat is safe, and so
     /// is a crash in between: an event that is queued twice takes effect once.
-    pub async fn replay(&self, queue: &str, which: Replay) -> Result<u64, TransportError> {
+    pub async fn replay(&self, queue: &str, which: Replay) -> Result<Replayed, TransportError> {
         self.queues(Some(queue))?;
         match self {
             Self::Amqp(amqp) => amqp.replay(queue, which).await,
@@ -207,7 +259,10 @@ impl Publisher {
     pub(crate) async fn publish_in_order(&mut self, envelopes: &[Envelope]) -> (usize, Option<TransportError>) {
         match self {
             Self::Amqp(publisher) => publisher.publish_in_order(envelopes).await,
-            Self::Local(local) => local.publish_in_order(envelopes).await,
+            Self::Local(local) => match timeout(ANSWER_WITHIN, local.publish_in_order(envelopes)).await {
+                Ok(published) => published,
+                Err(_) => (0, Some(TransportError::Timeout(ANSWER_WITHIN.as_secs()))),
+            },
         }
     }
 }
@@ -239,8 +294,10 @@ impl Deliveries {
         }
     }
 
-    /// Put the event at hand aside, after so many attempts. If this fails, it comes again.
+    /// Put the event at hand aside, after so many attempts, with as much of the reason as is kept. If this fails, it
+    /// comes again.
     pub(crate) async fn park(&mut self, reason: &str, attempts: u32) -> Result<(), TransportError> {
+        let reason = &reason[..reason.floor_char_boundary(REASON_BYTES_AT_MOST)];
         match self {
             Self::Amqp(deliveries) => deliveries.park(reason, attempts).await,
             Self::Local(deliveries) => deliveries.park(reason, attempts).await,

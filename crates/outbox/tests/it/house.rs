@@ -10,6 +10,7 @@ use diesel::sql_types::{BigInt, Uuid};
 use diesel_async::{AsyncConnection, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl};
 use diesel_migrations::MigrationHarness;
 use events::{Envelope, Event, Subscription};
+use lapin::{Channel, Connection, ConnectionProperties};
 use outbox::{
     Amqp, AmqpOptions, Consumer, ConsumerHealth, Handler, HandlerError, Local, Pool, Relay, RelayHealth, Retries,
     Transport,
@@ -17,9 +18,13 @@ use outbox::{
 use serde::{Deserialize, Serialize};
 use testkit::{AmqpNamespace, TestDatabase, amqp_namespace, eventually};
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
+
+/// How long [`soon`] waits. More than a broker takes to be given up, and far more than anything else.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const QUEUE: &str = "sink.things";
 pub(crate) const OTHER_QUEUE: &str = "other.things";
@@ -157,7 +162,14 @@ impl House {
     pub(crate) async fn close(&self) {
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        soon("the end of all tasks", self.tasks.wait()).await;
+    }
+
+    /// A way to the house's RabbitMQ beside the transport.
+    pub(crate) async fn channel(&self) -> Channel {
+        let url = &self.namespace.as_ref().unwrap().url;
+        let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
+        connection.create_channel().await.unwrap()
     }
 }
 
@@ -171,13 +183,13 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap();
+        soon("the end of a consumer", self.task).await.unwrap();
     }
 
     /// Drop it in the middle of what it does.
     pub(crate) async fn abort(self) {
         self.task.abort();
-        let _ = self.task.await;
+        let _ = soon("the end of a consumer", self.task).await;
     }
 }
 
@@ -284,6 +296,11 @@ impl<F: Fn(&Envelope) -> Result<(), HandlerError> + Send + Sync + 'static> Handl
     async fn handle(&self, _: &mut AsyncPgConnection, envelope: &Envelope) -> Result<(), HandlerError> {
         (self.0)(envelope)
     }
+}
+
+/// What `future` comes to. Panics after 60 s, naming `what` was awaited.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("after {} s still not: {what}", PATIENCE.as_secs()))
 }
 
 /// For [`House::consume`]: nothing to complain of.

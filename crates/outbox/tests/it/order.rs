@@ -2,14 +2,13 @@
 
 use std::sync::Mutex;
 
-use testkit::eventually;
-
-use crate::house::{House, effects, fine, number, shared};
+use crate::house::{House, execute, fine, number, shared};
 
 on_both_transports!(
     events_take_effect_in_the_order_of_their_changes,
     several_relays_keep_the_order,
     several_consumers_take_turns,
+    what_was_handled_is_gone_from_its_queue,
 );
 
 async fn events_take_effect_in_the_order_of_their_changes(house: House) {
@@ -54,6 +53,21 @@ async fn several_consumers_take_turns(house: House) {
     house.publish(20..30).await;
     house.expect_effects(0..30).await;
     assert_eq!(by_first.lock().unwrap().len(), 20);
-    eventually("an acknowledged queue", async || (effects(&house.sink).await.len() == 30).then_some(())).await;
+    house.close().await;
+}
+
+async fn what_was_handled_is_gone_from_its_queue(house: House) {
+    house.relay();
+    let first = house.consume(fine);
+    house.publish(0..10).await;
+    house.expect_effects(0..10).await;
+    first.stop().await;
+    // Now whatever comes again takes effect again.
+    execute(&house.sink, "DELETE FROM inbox").await;
+
+    house.consume(fine);
+    house.publish([10]).await;
+
+    house.expect_effects(0..11).await;
     house.close().await;
 }

@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use events::Envelope;
+use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use outbox::{Handler, HandlerError, Retries};
 use serde_json::json;
 use testkit::{Postgres, RabbitMq, eventually};
 use tokio::sync::mpsc;
 
-use crate::house::{self, House, OTHER_QUEUE, QUEUE, fine, sink, try_commit};
+use crate::house::{self, House, OTHER_QUEUE, QUEUE, fine, sink, soon, try_commit};
 
 on_both_transports!(
     an_outage_of_the_database_parks_nothing,
@@ -47,14 +47,14 @@ async fn an_outage_of_the_database_parks_nothing(mut house: House) {
     let mut health = house.consume_with_retries(Blame { begun, is_first: AtomicBool::new(true) }, retries).health;
 
     house.publish([1, 2]).await;
-    begins.recv().await.unwrap();
+    soon("an event begins", begins.recv()).await.unwrap();
     postgres.kill().await;
-    health.wait_for(|health| health.problem.is_some()).await.unwrap();
+    soon("the consumer has a problem", health.wait_for(|health| health.problem.is_some())).await.unwrap();
     house.publish([3]).await;
     house.expect_all_published().await;
     postgres.start().await;
 
-    health.wait_for(|health| health.problem.is_none()).await.unwrap();
+    soon("the consumer recovers", health.wait_for(|health| health.problem.is_none())).await.unwrap();
     house.expect_effects([1, 2, 3]).await;
     assert_eq!(house.transport.parked(None).await.unwrap(), []);
     house.close().await;
@@ -67,7 +67,7 @@ async fn an_inbox_that_is_missing_parks_nothing(house: House) {
     let mut health = house.consume_with_retries(house::Record(fine), retries).health;
 
     house.publish([1]).await;
-    health.wait_for(|health| health.problem.is_some()).await.unwrap();
+    soon("the consumer has a problem", health.wait_for(|health| health.problem.is_some())).await.unwrap();
     house::execute(&house.sink, "ALTER TABLE inbox_elsewhere RENAME TO inbox").await;
 
     house.expect_effects([1]).await;
@@ -106,15 +106,17 @@ async fn while_the_broker_is_away_events_wait_and_readiness_can_say_so() {
 
     rabbitmq.kill().await;
     house.publish([2, 3]).await;
-    relay.wait_for(|health| health.problem.is_some() && health.waiting == 2).await.unwrap();
+    soon("the relay has a problem", relay.wait_for(|health| health.problem.is_some() && health.waiting == 2))
+        .await
+        .unwrap();
     assert!(relay.borrow().oldest_waiting.is_some());
-    consumer.wait_for(|health| health.problem.is_some()).await.unwrap();
+    soon("the consumer has a problem", consumer.wait_for(|health| health.problem.is_some())).await.unwrap();
     rabbitmq.start().await;
 
     house.expect_effects([1, 2, 3]).await;
-    relay.wait_for(|health| health.problem.is_none() && health.waiting == 0).await.unwrap();
+    soon("the relay recovers", relay.wait_for(|health| health.problem.is_none() && health.waiting == 0)).await.unwrap();
     assert_eq!(relay.borrow().oldest_waiting, None);
-    consumer.wait_for(|health| health.problem.is_none()).await.unwrap();
+    soon("the consumer recovers", consumer.wait_for(|health| health.problem.is_none())).await.unwrap();
     house.close().await;
 }
 
@@ -130,7 +132,7 @@ async fn a_broker_that_hangs_holds_nothing_up_for_ever() {
 
     rabbitmq.pause().await;
     house.publish([2, 3]).await;
-    relay.wait_for(|health| health.problem.is_some()).await.unwrap();
+    soon("the relay has a problem", relay.wait_for(|health| health.problem.is_some())).await.unwrap();
     rabbitmq.resume().await;
 
     // What was sent before it hung may arrive as well as what was sent again.
@@ -148,7 +150,7 @@ async fn a_queue_that_was_deleted_is_made_anew_before_an_event_is_lost() {
     house.publish([1]).await;
     house.expect_all_published().await;
 
-    let channel = channel(&house).await;
+    let channel = house.channel().await;
     for queue in [QUEUE, OTHER_QUEUE] {
         channel.queue_delete(name(&house, queue).into(), QueueDeleteOptions::default()).await.unwrap();
     }
@@ -168,7 +170,7 @@ async fn a_consumer_outlives_its_queue() {
     house.expect_effects([1]).await;
 
     let options = QueueDeleteOptions::default();
-    channel(&house).await.queue_delete(name(&house, QUEUE).into(), options).await.unwrap();
+    house.channel().await.queue_delete(name(&house, QUEUE).into(), options).await.unwrap();
     let mut n = 1;
     eventually("an event through the new queue", async || {
         n += 1;
@@ -190,7 +192,7 @@ async fn what_is_not_an_event_is_parked() {
     let body = b"<not an event>";
     let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
     let queue = name(&house, QUEUE).into();
-    channel(&house).await.basic_publish("".into(), queue, options, body, properties).await.unwrap().await.unwrap();
+    house.channel().await.basic_publish("".into(), queue, options, body, properties).await.unwrap().await.unwrap();
     house.publish([2]).await;
 
     house.expect_effects([1, 2]).await;
@@ -200,13 +202,6 @@ async fn what_is_not_an_event_is_parked() {
     assert!(parked[0].reason.starts_with("it is not an event"), "{}", parked[0].reason);
     assert_eq!(parked[0].body, json!("<not an event>"));
     house.close().await;
-}
-
-/// A way to the house's broker beside the transport.
-async fn channel(house: &House) -> Channel {
-    let url = &house.namespace.as_ref().unwrap().url;
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
-    connection.create_channel().await.unwrap()
 }
 
 fn name(house: &House, queue: &str) -> String {

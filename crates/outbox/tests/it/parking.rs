@@ -3,18 +3,22 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use events::Envelope;
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use outbox::transport::DELIVERY_LIMIT;
-use outbox::{Handler, HandlerError, Parked, Replay, TransportError};
+use outbox::{Handler, HandlerError, Parked, Replay, Replayed, TransportError};
 use testkit::eventually;
 use tokio::sync::mpsc;
 
-use crate::house::{House, OTHER_QUEUE, QUEUE, fine, number, shared};
+use crate::house::{self, House, OTHER_QUEUE, QUEUE, fine, number, shared, soon};
 
 on_both_transports!(
     an_event_that_keeps_failing_is_parked_and_can_be_replayed,
     poison_is_parked_at_once,
     a_handler_that_panics_does_not_stop_the_queue,
     only_the_chosen_event_is_replayed,
+    what_was_parked_long_ago_is_replayed_when_it_is_named,
+    a_reason_is_cut_to_what_can_be_carried,
     what_brings_its_consumer_down_is_parked_in_the_end,
     a_queue_that_does_not_exist_is_said_so,
 );
@@ -25,6 +29,28 @@ async fn parked(house: &House, count: usize) -> Vec<Parked> {
         (parked.len() >= count).then_some(parked)
     })
     .await
+}
+
+fn replayed(count: u64) -> Replayed {
+    Replayed { count, too_old: 0 }
+}
+
+/// Make the one parked event look as if it was parked 30 days ago.
+async fn age(house: &House) {
+    let Some(namespace) = &house.namespace else {
+        let aged = "UPDATE broker.messages SET parked_at = parked_at - interval '30 days' WHERE parked_at IS NOT NULL";
+        assert_eq!(house::execute(&house.source, aged).await, 1);
+        return;
+    };
+    let channel = house.channel().await;
+    let parked = format!("{}.{QUEUE}.parked", namespace.name);
+    let message = channel.basic_get(parked.as_str().into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    let (old, data) = (message.delivery.properties.clone(), message.delivery.data.clone());
+    let mut headers: FieldTable = old.headers().clone().unwrap();
+    headers.insert("x-parked-at".into(), AMQPValue::LongString("2026-01-01T00:00:00.000Z".into()));
+    let (options, properties) = (BasicPublishOptions::default(), old.with_headers(headers));
+    channel.basic_publish("".into(), parked.into(), options, &data, properties).await.unwrap().await.unwrap();
+    message.delivery.ack(BasicAckOptions::default()).await.unwrap();
 }
 
 async fn an_event_that_keeps_failing_is_parked_and_can_be_replayed(house: House) {
@@ -53,11 +79,11 @@ async fn an_event_that_keeps_failing_is_parked_and_can_be_replayed(house: House)
     assert_eq!(house.transport.parked(Some(OTHER_QUEUE)).await.unwrap(), []);
 
     is_mended.store(true, Ordering::SeqCst);
-    assert_eq!(house.transport.replay(QUEUE, Replay::All).await.unwrap(), 1);
+    assert_eq!(house.transport.replay(QUEUE, Replay::All).await.unwrap(), replayed(1));
 
     house.expect_effects([2, 1]).await;
     assert_eq!(house.transport.parked(None).await.unwrap(), []);
-    assert_eq!(house.transport.replay(QUEUE, Replay::All).await.unwrap(), 0);
+    assert_eq!(house.transport.replay(QUEUE, Replay::All).await.unwrap(), replayed(0));
     house.close().await;
 }
 
@@ -102,13 +128,48 @@ async fn only_the_chosen_event_is_replayed(house: House) {
     assert_eq!(parked(&house, 4).await.len(), 4);
     is_mended.store(true, Ordering::SeqCst);
 
-    assert_eq!(house.transport.replay(QUEUE, Replay::One(ids[2])).await.unwrap(), 1);
+    assert_eq!(house.transport.replay(QUEUE, Replay::One(ids[2])).await.unwrap(), replayed(1));
     house.expect_effects([2]).await;
     let left: Vec<_> = house.transport.parked(Some(QUEUE)).await.unwrap();
     assert_eq!(left.iter().filter_map(|parked| parked.event_id).collect::<Vec<_>>(), [ids[0], ids[1], ids[3]]);
 
-    assert_eq!(house.transport.replay(QUEUE, Replay::All).await.unwrap(), 3);
+    assert_eq!(house.transport.replay(QUEUE, Replay::All).await.unwrap(), replayed(3));
     house.expect_effects([2, 0, 1, 3]).await;
+    house.close().await;
+}
+
+async fn what_was_parked_long_ago_is_replayed_when_it_is_named(house: House) {
+    let (is_mended, mended) = shared(AtomicBool::new(false));
+    house.relay();
+    house.consume(move |_| match mended.load(Ordering::SeqCst) {
+        true => Ok(()),
+        false => Err(HandlerError::Poison("not now".to_owned())),
+    });
+    let old = house.publish([1]).await[0];
+    parked(&house, 1).await;
+    age(&house).await;
+    house.publish([2]).await;
+    parked(&house, 2).await;
+    is_mended.store(true, Ordering::SeqCst);
+
+    let all = house.transport.replay(QUEUE, Replay::All).await.unwrap();
+    assert_eq!(all, Replayed { count: 1, too_old: 1 });
+    house.expect_effects([2]).await;
+    assert_eq!(parked(&house, 1).await[0].event_id, Some(old));
+
+    assert_eq!(house.transport.replay(QUEUE, Replay::One(old)).await.unwrap(), replayed(1));
+    house.expect_effects([2, 1]).await;
+    house.close().await;
+}
+
+async fn a_reason_is_cut_to_what_can_be_carried(house: House) {
+    house.relay();
+    // More than a frame of RabbitMQ holds; the 1024th byte is in the middle of a character.
+    house.consume(|_| Err(HandlerError::Poison(format!("a{}", "é".repeat(200_000)))));
+
+    house.publish([1]).await;
+
+    assert_eq!(parked(&house, 1).await[0].reason, format!("a{}", "é".repeat(511)));
     house.close().await;
 }
 
@@ -133,7 +194,7 @@ async fn what_brings_its_consumer_down_is_parked_in_the_end(house: House) {
     let mut crashes = 0;
     loop {
         let consumer = house.consume_with(Hang(begun.clone()));
-        let n = begins.recv().await.unwrap();
+        let n = soon("an event begins", begins.recv()).await.unwrap();
         consumer.abort().await;
         if n == 2 {
             break;

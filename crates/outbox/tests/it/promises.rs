@@ -8,7 +8,7 @@ use diesel_async::AsyncConnection;
 use outbox::HandlerError;
 use testkit::eventually;
 
-use crate::house::{House, NobodyAsked, ThingCounted, commit, execute, fine, number, numbers, shared};
+use crate::house::{House, NobodyAsked, ThingCounted, commit, execute, fine, number, numbers, shared, soon};
 
 on_both_transports!(
     what_was_rolled_back_is_never_published,
@@ -125,9 +125,9 @@ async fn whoever_watches_sees_what_matches(house: House) {
     commit(&house.source, &NobodyAsked {}).await;
     house.publish([1]).await;
 
-    assert_eq!(number(&things.next().await.unwrap()), 1);
-    assert_eq!(all.next().await.unwrap().name, "unheard.thing.happened.v1");
-    assert_eq!(number(&all.next().await.unwrap()), 1);
+    assert_eq!(number(&soon("an event", things.next()).await.unwrap()), 1);
+    assert_eq!(soon("an event", all.next()).await.unwrap().name, "unheard.thing.happened.v1");
+    assert_eq!(number(&soon("an event", all.next()).await.unwrap()), 1);
     house.close().await;
 }
 

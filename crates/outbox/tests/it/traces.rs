@@ -10,7 +10,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::house::House;
+use crate::house::{House, soon};
 
 on_both_transports!(the_handler_belongs_to_the_trace_of_the_change);
 
@@ -34,12 +34,12 @@ async fn the_handler_belongs_to_the_trace_of_the_change(house: House) {
     house.publish([1]).instrument(request.clone()).await;
     house.publish([2]).await;
 
-    let (trace_id, traceparent) = handled.recv().await.unwrap();
+    let (trace_id, traceparent) = soon("an event is handled", handled.recv()).await.unwrap();
     assert_eq!(trace_id, trace_of(&request));
     assert_ne!(trace_id, TraceId::INVALID);
     assert!(traceparent.unwrap().starts_with(&format!("00-{trace_id}-")));
 
-    let (other_trace_id, traceparent) = handled.recv().await.unwrap();
+    let (other_trace_id, traceparent) = soon("an event is handled", handled.recv()).await.unwrap();
     assert_ne!(other_trace_id, trace_id);
     assert_eq!(traceparent, None);
     house.close().await;
