@@ -48,7 +48,7 @@ pub struct Config {
     pub stream: Address,
     /// `HLS_ORIGIN_URL`.
     pub hls: Address,
-    /// `GATEWAY_CONNECT_TIMEOUT` and `GATEWAY_ANSWER_TIMEOUT`.
+    /// `GATEWAY_CONNECT_TIMEOUT`, `GATEWAY_ANSWER_TIMEOUT` and `GATEWAY_BODY_TIMEOUT`.
     pub patience: Patience,
     /// `http` or `https`: how clients reach the gateway, from `PUBLIC_URL`.
     pub scheme: &'static str,
@@ -67,6 +67,11 @@ impl Config {
             "60s",
             "How long a service may be silent before the gateway answers 504. Event streams and WebSockets have no limit.",
         )?;
+        let body: Duration = env.read(
+            "GATEWAY_BODY_TIMEOUT",
+            "30s",
+            "How long a client may pause in the middle of a request's body before the gateway answers 408. WebSockets have no limit.",
+        )?;
         Ok(Self {
             auth: env.read("AUTH_URL", "http://127.0.0.1:8081", "Where the auth service listens.")?,
             stream: env.read("STREAM_URL", "http://127.0.0.1:8082", "Where the stream service listens.")?,
@@ -75,7 +80,7 @@ impl Config {
                 "http://127.0.0.1:8088",
                 "The media server's HTTP address, from which `/hls/…` is served.",
             )?,
-            patience: Patience { connect, answer },
+            patience: Patience { connect, answer, body },
             scheme: if core.public_url.as_str().starts_with("https:") { "https" } else { "http" },
         })
     }

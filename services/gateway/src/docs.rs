@@ -12,6 +12,7 @@ use common::problem::chain;
 use common::token::InQuery;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
@@ -33,7 +34,20 @@ const MAX_DOCUMENT: usize = 4 * 1024 * 1024;
 /// The aggregated document that a worker made last.
 #[derive(Default)]
 pub struct Documents {
+    /// Until when it is fresh, and its text.
     last: RefCell<Option<(Instant, Bytes)>>,
+    /// Held by the one request that asks the services.
+    asking: Mutex<()>,
+}
+
+impl Documents {
+    fn fresh(&self) -> Option<Bytes> {
+        self.last.borrow().as_ref().filter(|(until, _)| Instant::now() < *until).map(|(_, document)| document.clone())
+    }
+
+    fn any(&self) -> Option<Bytes> {
+        self.last.borrow().as_ref().map(|(_, document)| document.clone())
+    }
 }
 
 /// Adds `/`, `/docs/` and `/openapi.json`.
@@ -57,16 +71,27 @@ pub fn routes(config: &mut web::ServiceConfig) {
     responses((status = 200, description = "An OpenAPI 3.1 document", content_type = "application/json"))
 )]
 pub async fn openapi(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    let worker = Worker::of(&request)?;
-    let document = match worker.documents.last.borrow().as_ref() {
-        Some((until, document)) if Instant::now() < *until => Some(document.clone()),
-        _ => None,
-    };
-    let document = match document {
-        Some(document) => document,
-        None => aggregate(worker).await,
-    };
+    let document = document(Worker::of(&request)?).await;
     Ok(HttpResponse::Ok().content_type("application/json").body(document))
+}
+
+/// The document of a worker. However many ask for it, one asks the services; the others get the last one, or wait for
+/// the first.
+async fn document(worker: &Worker) -> Bytes {
+    let documents = &worker.documents;
+    if let Some(fresh) = documents.fresh() {
+        return fresh;
+    }
+    let _asking = match (documents.asking.try_lock(), documents.any()) {
+        (Ok(asking), _) => asking,
+        (Err(_), Some(old)) => return old,
+        (Err(_), None) => documents.asking.lock().await,
+    };
+    // Whoever asked before us has brought it, unless its client left.
+    match documents.fresh() {
+        Some(fresh) => fresh,
+        None => aggregate(worker).await,
+    }
 }
 
 async fn aggregate(worker: &Worker) -> Bytes {

@@ -16,6 +16,8 @@ use crate::headers::Inbound;
 use crate::path;
 use crate::problems::{self, CROOKED_PATH, CROOKED_UPGRADE};
 use crate::router::Found;
+use crate::table::Methods;
+use crate::unread::Unread;
 use crate::upstream::{RequestBuilder, RequestFraming, Response};
 use crate::worker::Worker;
 
@@ -28,17 +30,26 @@ const LOGGED_SEGMENTS: usize = 2;
 
 /// Passes a request on to the service of its route, and the answer back.
 ///
-/// Answers 400 to a path or an upgrade with two meanings, 404 to an unknown path, 405 to a method that the route does
-/// not take, and 401 without a valid token where one is needed; then no service is asked. 503 if the service cannot be
-/// reached, 504 if it is silent, 502 if it breaks off.
+/// Answers 400 to a path, a body or an upgrade with two meanings, 404 to an unknown path, 405 to a method that the route
+/// does not take, and 401 without a valid token where one is needed; then no service is asked. 503 if the service cannot
+/// be reached, 504 if it is silent, 502 if it breaks off; 408 if the client stops in the middle of its body.
 pub async fn forward(request: HttpRequest, payload: web::Payload) -> Result<HttpResponse, Problem> {
     let worker = Worker::of(&request)?;
-    let mut payload = payload.into_inner();
-    let (found, framing) = match admit(worker, &request) {
+    let payload = payload.into_inner();
+    if !request.headers().contains_key(header::TRANSFER_ENCODING) {
+        return pass_on(worker, &request, payload).await;
+    }
+    let (payload, unread) = Unread::share(payload);
+    let answer = pass_on(worker, &request, payload).await.unwrap_or_else(|problem| problem.error_response());
+    Ok(unread.held_by(answer))
+}
+
+async fn pass_on(worker: &Worker, request: &HttpRequest, mut payload: Payload) -> Result<HttpResponse, Problem> {
+    let (found, framing) = match admit(worker, request) {
         Ok(admitted) => admitted,
-        Err(problem) => {
-            drain(&request, &mut payload).await;
-            return Ok(refuse(&problem));
+        Err(refusal) => {
+            drain(request, &mut payload).await;
+            return Ok(refusal.answer());
         }
     };
     let service = found.route.service;
@@ -47,15 +58,38 @@ pub async fn forward(request: HttpRequest, payload: web::Payload) -> Result<Http
     for (name, value) in Inbound::new(request.headers(), found.route).iter() {
         outbound.header(name, value);
     }
-    say_who_asks(&mut outbound, worker.scheme, &request);
+    say_who_asks(&mut outbound, worker.scheme, request);
     match upstream.send(outbound.body(framing, payload)).await {
-        Ok(response) => Ok(answer(&request, framing, response)),
+        Ok(response) => Ok(answer(request, framing, response)),
         Err(error) => Err(problems::of_upstream(service.name(), upstream.address(), error)),
     }
 }
 
+/// Why no service hears of a request.
+struct Refusal {
+    problem: Problem,
+    /// What the route lets through, where the method was at fault.
+    allowed: Option<Methods>,
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Self { problem, allowed: None }
+    }
+}
+
+impl Refusal {
+    fn answer(self) -> HttpResponse {
+        let mut answer = self.problem.error_response();
+        if let Some(methods) = self.allowed {
+            answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods.allow()));
+        }
+        answer
+    }
+}
+
 /// Everything that is checked before a service hears of the request. Names the route for logs and metrics.
-fn admit<'a>(worker: &Worker, request: &'a HttpRequest) -> Result<(Found<'a>, RequestFraming), Problem> {
+fn admit<'a>(worker: &Worker, request: &'a HttpRequest) -> Result<(Found<'a>, RequestFraming), Refusal> {
     let path = request.uri().path();
     let log_as = |shown: &str| {
         request.extensions_mut().insert(LoggedTarget(redact(shown, request.query_string())));
@@ -74,11 +108,12 @@ fn admit<'a>(worker: &Worker, request: &'a HttpRequest) -> Result<(Found<'a>, Re
     request.extensions_mut().insert(RoutePattern(found.pattern.into()));
     let method = request.method();
     if !found.route.methods.contains(method) {
-        return Err(kinds::METHOD_NOT_ALLOWED.say(format!("{method} is not possible at {}", found.pattern)));
+        let problem = kinds::METHOD_NOT_ALLOWED.say(format!("{method} is not possible at {}", found.pattern));
+        return Err(Refusal { problem, allowed: Some(found.route.methods) });
     }
     let framing = framing(request)?;
     if found.route.access.needs_token(method) {
-        worker.verifier.caller(request, found.route.token_in_query)?;
+        worker.verifier.caller(request, found.route.token_in_query).map_err(Problem::from)?;
     }
     Ok((found, framing))
 }
@@ -106,9 +141,15 @@ fn framing(request: &HttpRequest) -> Result<RequestFraming, Problem> {
         }
         return Ok(RequestFraming::Upgrade);
     }
-    // The server has refused requests with both, with either twice, or with values that are not plain.
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return Ok(RequestFraming::Chunked);
+    // The server has refused requests with both, with either twice, or with a length that is not plain. It refuses other
+    // codings too, but a service must never be told of chunks that the server did not read as such: so they are checked.
+    if let Some(encoding) = headers.get(header::TRANSFER_ENCODING) {
+        let is_chunked = request.version() == Version::HTTP_11 && encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        return if is_chunked {
+            Ok(RequestFraming::Chunked)
+        } else {
+            Err(kinds::BAD_REQUEST.say("a body comes with `Content-Length`, or in HTTP/1.1 as `chunked`"))
+        };
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.trim().parse().ok());
     Ok(length.map_or(RequestFraming::None, RequestFraming::Length))
@@ -122,6 +163,9 @@ fn asks_for_websocket(request: &HttpRequest) -> bool {
 }
 
 /// Adds what the service may believe of the client.
+///
+/// Its address is that of the TCP peer: behind a load balancer, the load balancer's. `X-Forwarded-For` of a request is
+/// believed from nobody yet.
 fn say_who_asks(outbound: &mut RequestBuilder, scheme: &str, request: &HttpRequest) {
     if let Some(peer) = request.peer_addr() {
         outbound.header("x-forwarded-for", peer.ip().to_string().as_bytes());
@@ -161,19 +205,11 @@ fn answer(request: &HttpRequest, framing: RequestFraming, response: Response) ->
     answer
 }
 
-/// The answer to a request that no service hears of.
-fn refuse(problem: &Problem) -> HttpResponse {
-    let mut refusal = problem.error_response();
-    if problem.kind() == kinds::METHOD_NOT_ALLOWED {
-        refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
-    refusal
-}
-
 /// Reads a small body and throws it away: with a body unread the server could only close the connection, and would wait
 /// for the client to close first. A client that reads until we close, as media servers do, would wait with it.
 async fn drain(request: &HttpRequest, payload: &mut Payload) {
-    if request.head().upgrade() {
+    // What follows these has no end but the connection's.
+    if request.head().upgrade() || request.method() == Method::CONNECT {
         return;
     }
     let read = async {
@@ -191,7 +227,23 @@ async fn drain(request: &HttpRequest, payload: &mut Payload) {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::test::TestRequest;
+
     use super::*;
+
+    #[test]
+    fn only_plain_chunks_in_http_1_1_are_passed_on_as_chunks() {
+        for (version, encoding, expected) in [
+            (Version::HTTP_11, "chunked", Some(RequestFraming::Chunked)),
+            (Version::HTTP_11, "Chunked", Some(RequestFraming::Chunked)),
+            (Version::HTTP_11, "identity", None),
+            (Version::HTTP_11, "gzip, chunked", None),
+            (Version::HTTP_10, "chunked", None),
+        ] {
+            let request = TestRequest::post().version(version).insert_header(("transfer-encoding", encoding));
+            assert_eq!(framing(&request.to_http_request()).ok(), expected, "{version:?} {encoding}");
+        }
+    }
 
     #[test]
     fn an_unknown_path_is_logged_by_its_beginning() {

@@ -2,15 +2,13 @@
 
 use actix_web::http::header::{self, HeaderMap, HeaderName};
 
-use crate::table::Route;
+use crate::table::{ROUTES, Route};
 use crate::upstream::hop_by_hop::{has_token, is_hop_by_hop};
 
 /// Headers that say who asks, through whom, and as part of what. Only we say that.
 const OURS: &[&str] = &["forwarded", "x-real-ip", "x-request-id", "traceparent", "tracestate", "baggage"];
 /// Beginnings of such headers.
 const OUR_PREFIXES: &[&str] = &["x-forwarded-", "x-user-", "x-amphi-", "proxy-"];
-/// Headers that pass only where a route says so.
-const RESERVED: &[&str] = &["x-webhook-secret", "x-media-server"];
 
 /// The headers that pass from the client of one request to the service behind `route`.
 pub struct Inbound<'a> {
@@ -41,7 +39,9 @@ impl<'a> Inbound<'a> {
     fn passes(&self, name: &HeaderName) -> bool {
         let text = name.as_str();
         let is_ours = OURS.contains(&text) || OUR_PREFIXES.iter().any(|prefix| text.starts_with(prefix));
-        let is_reserved = RESERVED.contains(&text) && !self.route.headers.contains(&text);
+        // What one route names is reserved for those that do.
+        let is_reserved =
+            !self.route.headers.contains(&text) && ROUTES.iter().any(|route| route.headers.contains(&text));
         let stays_behind = is_hop_by_hop(name) || (self.names_headers && self.is_named_by_connection(text));
         !(is_ours || is_reserved || stays_behind)
     }
@@ -57,7 +57,6 @@ mod tests {
 
     use super::*;
     use crate::router::Router;
-    use crate::table::ROUTES;
 
     fn passed(path: &str, sent: &[(&'static str, &'static str)]) -> Vec<String> {
         let mut headers = HeaderMap::new();
@@ -85,6 +84,7 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("x-webhook-secret", "x"),
             ("x-media-server", "srs"),
+            ("x-media-server-started", "1"),
             ("te", "trailers"),
             ("expect", "100-continue"),
             ("authorization", "Bearer x"),
@@ -96,8 +96,12 @@ mod tests {
 
     #[test]
     fn secrets_of_media_servers_pass_to_the_webhook_alone() {
-        let sent = [("x-webhook-secret", "x"), ("x-media-server", "srs"), ("x-user-id", "1")];
-        assert_eq!(passed("/webhook/stream-event", &sent), ["x-media-server", "x-webhook-secret"]);
+        let sent =
+            [("x-webhook-secret", "x"), ("x-media-server", "srs"), ("x-media-server-started", "1"), ("x-user-id", "1")];
+        assert_eq!(
+            passed("/webhook/stream-event", &sent),
+            ["x-media-server", "x-media-server-started", "x-webhook-secret"]
+        );
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! - [`table`]: every public path, who answers there and who may ask. [`router`] finds a path in it.
 //! - [`path`], [`headers`]: what of a request is refused, and what of it reaches a service.
-//! - [`forward`]: the way of a request, from the route to the answer.
+//! - [`forward`]: the way of a request, from the route to the answer. [`unread`]: what becomes of a body that the answer
+//!   did not wait for.
 //! - [`upstream`]: the other half: pooled connections to the services, everything streamed.
 //! - [`docs`]: the API of all services as one document, with a page to read it.
 //! - [`config`], [`problems`], [`worker`]: settings, errors, and what each worker thread has for itself.
@@ -17,6 +18,7 @@ pub mod path;
 pub mod problems;
 pub mod router;
 pub mod table;
+pub mod unread;
 pub mod upstream;
 pub mod worker;
 

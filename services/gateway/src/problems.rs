@@ -14,6 +14,8 @@ common::problems! {
     /// The request asks for a WebSocket in a way that is not one: by another method than GET, with a body, in HTTP/1.0,
     /// or without `Connection: Upgrade`.
     CROOKED_UPGRADE = 400 "crooked-upgrade" "Not a WebSocket handshake";
+    /// The body of the request stopped arriving halfway. Send the request again, whole; the connection is closed.
+    REQUEST_STALLED = 408 "request-stalled" "Request body stopped arriving";
     /// The service behind the gateway broke off, or answered with something that is not HTTP. The request may have taken
     /// effect: look before you repeat it.
     BAD_GATEWAY = 502 "bad-gateway" "No valid answer from the service";
@@ -42,6 +44,8 @@ pub fn of_upstream(service: &'static str, address: &Address, error: UpstreamErro
             kinds::UNAVAILABLE.say("the service cannot be reached for now: try again").retry_after(RETRY_AFTER)
         }
         UpstreamError::Client(_) => kinds::BAD_REQUEST.say("the body did not arrive whole"),
+        UpstreamError::Stalled(patience) => REQUEST_STALLED
+            .say(format!("nothing more of the body came for {patience:?}: send the request again, whole")),
         UpstreamError::Silent(_) => {
             UPSTREAM_TIMEOUT.say("the request may have taken effect: look before you repeat it")
         }

@@ -29,6 +29,7 @@ pub struct Route {
 /// Which methods the gateway lets through. What of them a resource knows is for its service to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Methods {
+    /// All but CONNECT and TRACE: those speak to a proxy itself, and to whoever echoes secrets back.
     Any,
     /// GET and HEAD.
     Read,
@@ -50,8 +51,17 @@ impl Methods {
     #[must_use]
     pub fn contains(self, method: &Method) -> bool {
         match self {
-            Self::Any => true,
+            Self::Any => !matches!(*method, Method::CONNECT | Method::TRACE),
             Self::Read => is_read(method),
+        }
+    }
+
+    /// The value of `Allow` for a client whose method is not let through.
+    #[must_use]
+    pub fn allow(self) -> &'static str {
+        match self {
+            Self::Any => "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            Self::Read => "GET, HEAD",
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::router::Router;
 use crate::upstream::Upstream;
 
 /// The gateway, as one worker thread sees it: nothing that changes is shared with another thread, so
-/// nothing is locked.
+/// no thread waits for another.
 pub struct Worker {
     pub router: Arc<Router>,
     pub verifier: Verifier,

@@ -11,7 +11,6 @@
 mod amqp;
 mod local;
 
-use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -120,27 +119,13 @@ impl Replay {
     }
 }
 
-/// What became of a replay. As text, for an operator: `3`, or `3 (…)` when some were left.
+/// What became of a replay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// How many are in their queue again.
     pub count: u64,
     /// How many stay parked because they are too old for [`Replay::All`].
     pub too_old: u64,
-}
-
-impl fmt::Display for Replayed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { count, too_old } = self;
-        match too_old {
-            0 => write!(f, "{count}"),
-            _ => write!(
-                f,
-                "{count} ({too_old} not, parked for more than {} days: look whether they took effect, and name each)",
-                REPLAY_WITHIN.num_days()
-            ),
-        }
-    }
 }
 
 impl Transport {

@@ -25,6 +25,9 @@ pub enum UpstreamError {
     /// The answer has more than this many bytes, which is more than its reader takes.
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// The client sent nothing more of its request's body for too long.
+    #[error("the client's request body stopped coming for {0:?}")]
+    Stalled(Duration),
     /// The body of the client's request did not come whole, or not well-formed.
     #[error("the client's request body broke off")]
     Client(#[source] PayloadError),

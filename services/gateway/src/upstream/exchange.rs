@@ -15,6 +15,7 @@ use super::error::UpstreamError;
 use super::framing::{Decoded, ResponseFraming};
 use super::request::Request;
 use super::response::{self, Head};
+use super::timer::Timer;
 use super::upload::{Stopped, Upload};
 use super::{Body, RequestFraming, Response, Upstream, buffer};
 
@@ -30,6 +31,8 @@ pub(super) struct Exchange {
     /// `None` once the exchange is over.
     connection: Option<Connection>,
     upload: Upload,
+    /// Runs while the client owes us a piece of its body. The connection's timer is for the upstream alone.
+    client_timer: Timer,
     /// What was read and is not decoded yet. Holds no memory while there is nothing to hold.
     incoming: BytesMut,
     /// A read has filled a whole buffer: larger ones pay.
@@ -50,6 +53,7 @@ impl Exchange {
             answers_head: request.is_head,
             may_upgrade: request.framing == RequestFraming::Upgrade,
             upload: Upload::new(request.head, request.framing, request.payload),
+            client_timer: Timer::default(),
             incoming: BytesMut::new(),
             is_bulk: false,
             has_heard: false,
@@ -78,17 +82,15 @@ impl Exchange {
                 Err(error) => return Poll::Ready(Err(UpstreamError::BrokenOff(Some(error)))),
             }
             if let Some(head) = response::parse(&mut self.incoming, self.answers_head, self.may_upgrade)? {
-                self.stop_timer();
+                self.stop_timers();
                 return Poll::Ready(Ok(head));
             }
         }
-        let has_moved = self.upload.take_moved();
-        // While the client is still sending it is not the upstream that keeps us waiting.
-        if has_moved || stopped == Stopped::Starved {
-            self.stop_timer();
+        if self.upload.take_moved() {
+            self.stop_timers();
         }
         match stopped {
-            Stopped::Starved => Poll::Pending,
+            Stopped::Starved => self.poll_stalled(cx).map(Err),
             Stopped::Done | Stopped::Blocked => self.poll_silent(cx).map(Err),
         }
     }
@@ -151,8 +153,20 @@ impl Exchange {
         Poll::Ready(Ok(size))
     }
 
+    /// Waits for the client; ready when nothing more of its body has come for too long.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+        // While the client is still sending it is not the upstream that keeps us waiting.
+        if let Some(connection) = &mut self.connection {
+            connection.timer.stop();
+        }
+        let patience = self.upstream.patience.body;
+        self.client_timer.start(patience);
+        self.client_timer.poll_elapsed(cx).map(|()| UpstreamError::Stalled(patience))
+    }
+
     /// Waits for the upstream; ready when it has been silent for too long.
     fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+        self.client_timer.stop();
         let Some(connection) = &mut self.connection else {
             return Poll::Pending;
         };
@@ -161,7 +175,9 @@ impl Exchange {
         connection.timer.poll_elapsed(cx).map(|()| UpstreamError::Silent(patience))
     }
 
-    fn stop_timer(&mut self) {
+    /// Something has moved: whoever is waited for next has all the time again.
+    fn stop_timers(&mut self) {
+        self.client_timer.stop();
         if let Some(connection) = &mut self.connection {
             connection.timer.stop();
         }
@@ -230,11 +246,14 @@ impl Download {
         if exchange.connection.is_none() {
             return Poll::Ready(Ok(None));
         }
-        exchange.poll_upload(cx)?;
+        let stopped = exchange.poll_upload(cx)?;
+        if exchange.upload.take_moved() {
+            exchange.client_timer.stop();
+        }
         loop {
             match framing.decode(&mut exchange.incoming)? {
                 Decoded::Data(bytes) => {
-                    exchange.stop_timer();
+                    exchange.stop_timers();
                     return Poll::Ready(Ok(Some(bytes)));
                 }
                 Decoded::End => {
@@ -262,6 +281,10 @@ impl Download {
             ResponseFraming::Chunked(_) | ResponseFraming::UntilClose => {
                 if exchange.incoming.is_empty() {
                     buffer::give_back(std::mem::take(&mut exchange.incoming));
+                }
+                // Save where the upstream may be waiting too: for the rest of the request.
+                if stopped == Stopped::Starved && !exchange.may_upgrade {
+                    return exchange.poll_stalled(cx).map(Err);
                 }
                 Poll::Pending
             }

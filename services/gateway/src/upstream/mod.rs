@@ -7,7 +7,10 @@
 //! - [`Body`] is what is left of the exchange, as a response body of actix. At its end the connection goes back.
 //!
 //! Bounds: a response head has at most 64 KiB and 100 headers; a direction holds one piece of the body and one read
-//! buffer (16 KiB, 64 KiB for large bodies), so a slow reader on one side slows the writer on the other.
+//! buffer (16 KiB, 64 KiB for large bodies), so a slow reader on one side slows the writer on the other. Every wait for
+//! an upstream or for a client's body ends by [`Patience`]. One has no end here: a client that does not read its answer
+//! holds it, and the connection that it comes on, for as long as its own connection lasts. The server asks a body for
+//! nothing while it cannot write, so a body cannot tell how long that takes; only the client's socket could bound it.
 
 mod address;
 mod buffer;
@@ -44,7 +47,7 @@ use connection::Connection;
 use exchange::Exchange;
 use pool::Pool;
 
-/// How long to wait for an upstream.
+/// How long to wait for an upstream, and for the client while the upstream waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
     /// For a connection.
@@ -52,6 +55,9 @@ pub struct Patience {
     /// For a response's head once the request is sent, for room to send more of it, and for more of a body whose length
     /// is known. Event streams and upgraded connections may be silent for as long as they like.
     pub answer: Duration,
+    /// For the next piece of a request's body, while the upstream sends nothing either. Upgraded connections may be silent
+    /// here too.
+    pub body: Duration,
 }
 
 /// One server that requests are passed on to, as one worker thread sees it.

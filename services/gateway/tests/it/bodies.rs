@@ -1,5 +1,7 @@
 //! Bodies go through as they are, in both directions, while they are being made.
 
+use futures_util::future::join_all;
+
 use crate::support::{Notebook, Peer, Stub, TestGateway, chunk, noise, soon};
 
 /// A path that anybody may post to, and any method.
@@ -111,6 +113,82 @@ async fn an_upstream_that_dies_in_mid_body_breaks_the_transfer_off() {
         // What was sent so far, then the end of the connection: no last chunk, not all that was announced.
         assert_eq!(String::from_utf8(client.read_to_end().await).unwrap(), last);
     }
+}
+
+/// Settings with which a client that pauses has stopped.
+fn impatient(upstream: &Stub) -> TestGateway {
+    let at = format!("http://{}", upstream.address);
+    TestGateway::with([("AUTH_URL", &*at), ("STREAM_URL", &*at), ("GATEWAY_BODY_TIMEOUT", "200ms")])
+}
+
+#[actix_web::test]
+async fn a_client_that_stops_in_mid_body_is_told_so_and_closed() {
+    let mut upstream = Stub::new(notes_how_it_ends).await;
+    let gateway = impatient(&upstream);
+
+    for head in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        for begun in ["", "4\r\nab\r\n"] {
+            let mut client = gateway.connect().await;
+            client.write(format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{begun}")).await;
+
+            let answer = client.answer(false).await;
+
+            assert_eq!((answer.status, answer.problem().as_str()), (408, "request-stalled"), "{head}");
+            assert_eq!(answer.header("connection"), Some("close"));
+            assert_eq!(client.read_to_end().await, b"");
+            upstream.next().await;
+            assert_eq!(upstream.next().await, "broken off");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_client_that_stops_in_mid_body_ends_an_answer_that_waits_for_it() {
+    let upstream = Stub::new(async |mut peer: Peer, _| {
+        peer.read_head().await.unwrap();
+        peer.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await;
+        peer.read_to_end().await;
+    })
+    .await;
+    let gateway = impatient(&upstream);
+
+    let mut client = gateway.connect().await;
+    client.write(format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+
+    assert!(client.read_head().await.unwrap().starts_with("HTTP/1.1 200"));
+    assert_eq!(client.read_to_end().await, b"1\r\na\r\n");
+}
+
+#[actix_web::test]
+async fn an_answer_that_does_not_wait_for_the_body_closes_the_connection() {
+    let cases = [
+        ("POST", OPEN, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", 200),
+        ("POST", OPEN, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200),
+        ("POST", OPEN, "HTTP/1.1 204 No Content\r\n\r\n", 204),
+        ("HEAD", "/streams", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 200),
+        ("POST", "/streams", "", 401),
+        ("POST", "/nowhere", "", 404),
+    ];
+    // The server waits a second for each to close first.
+    join_all(cases.map(async |(method, path, response, status)| {
+        let upstream = Stub::new(move |mut peer: Peer, _| async move {
+            peer.read_head().await.unwrap();
+            peer.write(response).await;
+            peer.read_to_end().await;
+        })
+        .await;
+        let gateway = TestGateway::before(upstream.address).await;
+
+        for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+            let case = format!("{method} {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n");
+            let mut client = gateway.connect().await;
+            client.write(&case).await;
+            let answer = client.answer(method == "HEAD").await;
+            assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{case}");
+            assert_eq!(client.read_to_end().await, b"", "{case}");
+        }
+    }))
+    .await;
 }
 
 /// Notes the head of a request, and then whether its body came whole.

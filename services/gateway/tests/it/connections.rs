@@ -181,7 +181,7 @@ async fn a_service_that_falls_silent_in_mid_body_breaks_the_transfer_off() {
     })
     .await;
     let at = format!("http://{}", upstream.address);
-    let gateway = TestGateway::with([("STREAM_URL", &*at), ("GATEWAY_ANSWER_TIMEOUT", "300ms")]);
+    let gateway = TestGateway::with([("STREAM_URL", &*at), ("GATEWAY_ANSWER_TIMEOUT", "2s")]);
 
     let mut client = gateway.connect().await;
     client.write("GET /streams HTTP/1.1\r\nHost: a\r\n\r\n").await;
@@ -193,11 +193,16 @@ async fn a_service_that_falls_silent_in_mid_body_breaks_the_transfer_off() {
 async fn a_slow_client_is_not_the_services_silence() {
     let upstream = Stub::answering(OK).await;
     let at = format!("http://{}", upstream.address);
-    let gateway = TestGateway::with([("STREAM_URL", &*at), ("GATEWAY_ANSWER_TIMEOUT", "200ms")]);
+    let gateway = TestGateway::with([
+        ("STREAM_URL", &*at),
+        ("GATEWAY_ANSWER_TIMEOUT", "3s"),
+        // Longer than any pause, shorter than all of them.
+        ("GATEWAY_BODY_TIMEOUT", "3s"),
+    ]);
 
     let mut client = gateway.connect().await;
     client.write("POST /webhook/stream-event HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n").await;
-    let mut pace = tokio::time::interval(std::time::Duration::from_millis(75));
+    let mut pace = tokio::time::interval(std::time::Duration::from_millis(900));
     for byte in ["a", "b", "c", "d", "e"] {
         pace.tick().await;
         client.write(byte).await;

@@ -1,6 +1,9 @@
 //! The gateway describes every service, and itself.
 
+use std::rc::Rc;
+
 use serde_json::json;
+use tokio::sync::Notify;
 
 use crate::support::{NOBODY, Notebook, Peer, Stub, TestGateway};
 
@@ -34,6 +37,42 @@ async fn one_document_describes_all_services_and_is_not_asked_for_each_time() {
     }
 
     assert!(auth.next().await.starts_with("GET /openapi.json HTTP/1.1\r\n"));
+    assert!(!auth.has_heard());
+}
+
+#[actix_web::test]
+async fn however_many_ask_a_service_is_asked_once() {
+    let proceed = Rc::new(Notify::new());
+    let may_proceed = Rc::clone(&proceed);
+    let mut auth = Stub::new(move |mut peer: Peer, notebook: Notebook| {
+        let may_proceed = Rc::clone(&may_proceed);
+        async move {
+            while let Some(head) = peer.read_request().await {
+                notebook.note(head);
+                may_proceed.notified().await;
+                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+            }
+        }
+    })
+    .await;
+    let stream = describing(json!({})).await;
+    let at = [&auth, &stream].map(|stub| format!("http://{}", stub.address));
+    let gateway = TestGateway::with([("AUTH_URL", &*at[0]), ("STREAM_URL", &*at[1])]);
+
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = gateway.connect().await;
+        client.write("GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        clients.push(client);
+    }
+    auth.next().await;
+    // By the time this is answered the worker has seen the others.
+    gateway.get("/").await;
+    proceed.notify_one();
+
+    for client in &mut clients {
+        assert_eq!(client.answer(false).await.status, 200);
+    }
     assert!(!auth.has_heard());
 }
 

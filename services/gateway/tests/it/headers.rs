@@ -13,7 +13,7 @@ async fn a_service_learns_of_the_client_from_us_alone() {
         .ask(
             "GET /streams?a=b%20c HTTP/1.1\r\nHost: amphi.test\r\nX-User-Id: 1\r\nX-Amphi-Role: Admin\r\n\
              X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Host: evil\r\nForwarded: for=1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\n\
-             X-Request-Id: chosen\r\nX-Webhook-Secret: x\r\nProxy-Authorization: Basic x\r\nConnection: keep-alive, X-Hop\r\n\
+             X-Request-Id: chosen\r\nX-Webhook-Secret: x\r\nX-Media-Server: srs\r\nX-Media-Server-Started: 1\r\nProxy-Authorization: Basic x\r\nConnection: keep-alive, X-Hop\r\n\
              X-Hop: 1\r\nTE: trailers\r\nAuthorization: Bearer mine\r\nCookie: auth_token=mine\r\nX-Kept: kept\r\n\r\n",
         )
         .await;
@@ -33,6 +33,8 @@ async fn a_service_learns_of_the_client_from_us_alone() {
         "forwarded",
         "x-real-ip",
         "x-webhook-secret",
+        "x-media-server",
+        "x-media-server-started",
         "proxy-authorization",
         "x-hop",
         "te",
@@ -77,7 +79,8 @@ async fn headers_of_the_services_connection_stay_behind() {
 async fn media_servers_reach_the_webhook_with_their_secret() {
     let mut upstream = Stub::answering(OK).await;
     let gateway = TestGateway::before(upstream.address).await;
-    let headers = "Host: a\r\nX-Webhook-Secret: hunter2\r\nX-Media-Server: srs\r\nContent-Length: 0\r\n\r\n";
+    let headers = "Host: a\r\nX-Webhook-Secret: hunter2\r\nX-Media-Server: srs\r\nX-Media-Server-Started: 1\r\n\
+                   Content-Length: 0\r\n\r\n";
 
     for path in ["/webhook/stream-event", "/api/webhook/stream-event?secret=hunter2", "/webhook/stream-event/hunter2"] {
         gateway.ask(&format!("POST {path} HTTP/1.1\r\n{headers}")).await;
@@ -86,5 +89,6 @@ async fn media_servers_reach_the_webhook_with_their_secret() {
         assert!(head.starts_with(&format!("POST /api/v1{canonical} HTTP/1.1\r\n")), "{head}");
         assert_eq!(header(&head, "x-webhook-secret"), Some("hunter2"));
         assert_eq!(header(&head, "x-media-server"), Some("srs"));
+        assert_eq!(header(&head, "x-media-server-started"), Some("1"));
     }
 }

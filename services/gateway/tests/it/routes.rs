@@ -76,6 +76,19 @@ async fn files_of_streams_can_only_be_read() {
 }
 
 #[actix_web::test]
+async fn what_is_meant_for_a_proxy_itself_is_405() {
+    let mut upstream = Stub::answering(OK).await;
+    let gateway = TestGateway::before(upstream.address).await;
+
+    for method in ["CONNECT", "TRACE"] {
+        let answer = gateway.ask(&format!("{method} /streams HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!((answer.status, answer.problem().as_str()), (405, "method-not-allowed"), "{method}");
+        assert_eq!(answer.header("allow"), Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    assert!(!upstream.has_heard());
+}
+
+#[actix_web::test]
 async fn requests_with_two_meanings_are_400_and_no_service_hears_of_them() {
     let mut upstream = Stub::answering(OK).await;
     let gateway = TestGateway::before(upstream.address).await;
@@ -85,6 +98,8 @@ async fn requests_with_two_meanings_are_400_and_no_service_hears_of_them() {
         "Content-Length: +4",
         "Content-Length: 4, 4",
         "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: identity",
+        "Transfer-Encoding: gzip, chunked",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding : chunked",
         "Host: b",
@@ -93,5 +108,7 @@ async fn requests_with_two_meanings_are_400_and_no_service_hears_of_them() {
         let request = format!("POST /webhook/stream-event HTTP/1.1\r\nHost: a\r\n{headers}\r\n\r\nabcd");
         assert_eq!(gateway.ask(&request).await.status, 400, "{headers}");
     }
+    let chunks_in_1_0 = "POST /webhook/stream-event HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    assert_eq!(gateway.ask(chunks_in_1_0).await.status, 400);
     assert!(!upstream.has_heard());
 }

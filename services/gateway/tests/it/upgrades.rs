@@ -1,6 +1,7 @@
 //! WebSockets pass through as bytes, both ways.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt, web};
 use actix_ws::Message;
@@ -12,6 +13,9 @@ const HANDSHAKE: &str = "GET /streams/7/live HTTP/1.1\r\nHost: a\r\nConnection: 
                          Sec-WebSocket-Protocol: chat\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                       Sec-WebSocket-Accept: HSmrc0sMlYUkAGmm5OPpG2HaGWk=\r\n\r\n";
+
+/// How long a client may pause in a body, where a test says so.
+const PATIENCE: Duration = Duration::from_millis(30);
 
 /// A frame as clients send it, masked with zeros.
 fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
@@ -149,6 +153,30 @@ async fn either_side_can_end_an_upgraded_connection() {
     client.read_head().await.unwrap();
     client.write("s").await;
     assert_eq!(client.read_to_end().await, b"");
+}
+
+#[actix_web::test]
+async fn an_upgraded_connection_may_be_silent() {
+    let upstream = Stub::new(async |mut peer: Peer, _| {
+        peer.read_head().await.unwrap();
+        peer.write(SWITCH).await;
+        tokio::time::sleep(10 * PATIENCE).await;
+        peer.write("from the server").await;
+        let answer = peer.read_exact(15).await.unwrap();
+        peer.write(answer).await;
+    })
+    .await;
+    let at = format!("http://{}", upstream.address);
+    let patience = format!("{}ms", PATIENCE.as_millis());
+    let gateway = TestGateway::with([("STREAM_URL", &*at), ("GATEWAY_BODY_TIMEOUT", &*patience)]);
+
+    let mut client = gateway.connect().await;
+    client.write(HANDSHAKE).await;
+    client.read_head().await.unwrap();
+
+    assert_eq!(client.read_exact(15).await.unwrap(), b"from the server");
+    client.write("from the client").await;
+    assert_eq!(client.read_to_end().await, b"from the client");
 }
 
 #[actix_web::test]
