@@ -17,6 +17,7 @@ use common::{Problem, Verifier};
 use opentelemetry::global;
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::TraceContextExt as _;
+use socket2::SockRef;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -29,6 +30,9 @@ pub const JSON_LIMIT: usize = 64 * 1024;
 /// How long an idle connection stays open. Above the 30 s after which the gateway lets go of one, so that the
 /// gateway never sends a request into a connection that is just closing.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// A client that takes nothing of what was sent to it for this long is cut off: nothing else would notice that it has
+/// stopped reading.
+const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client that has not sent a request's head by then is slow, broken or hostile.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -71,6 +75,8 @@ pub struct Options {
 /// A server on `listener`. It does nothing until it is awaited.
 pub fn server(listener: TcpListener, options: Options, verifier: Verifier, routes: Routes) -> std::io::Result<Server> {
     let Options { service, edge, workers, drain } = options;
+    // Accepted connections inherit it.
+    SockRef::from(&listener).set_tcp_user_timeout(Some(UNREAD_TIMEOUT))?;
     let server = HttpServer::new(move || {
         let routes = Arc::clone(&routes);
         App::new()
