@@ -24,7 +24,8 @@ check: cargo ## formatting, lints, and whether the generated documents are up to
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@$(MAKE) --no-print-directory generated
-	@changed=$$(git -c safe.directory='*' status --porcelain proto-docs README.md | grep -v '^[MADRC] ' || true); \
+	@status=$$(git -c safe.directory='*' status --porcelain proto-docs README.md) || exit 1; \
+	changed=$$(echo "$$status" | sed '/^[MADRC] /d'); \
 	if [ -n "$$changed" ]; then \
 	  echo "$$changed"; echo "make check: these documents are generated and were out of date; look at them and git add them"; exit 1; \
 	fi
@@ -39,8 +40,9 @@ up: ## start the private services that tests use, and keep them: rerun one test 
 	@deploy/local/install postgresql rabbitmq redis
 	@deploy/local/services up
 
-down: ## stop them, and remove their data
+down: ## stop them, and remove their data; where a test run uses them, its end does that
 	@deploy/local/services down
 
-cargo:
+cargo: # and what it needs to link
 	@command -v cargo >/dev/null || { echo "make: cargo is missing: install Rust, with rustup or from your system's packages"; exit 1; }
+	@deploy/local/install build

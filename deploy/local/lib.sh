@@ -12,7 +12,8 @@ die() { say "${0##*/}: $*"; exit 1; }
 # The comment block at the top of a script is its help.
 usage() { sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 
-# poll SECONDS COMMAND...: true as soon as COMMAND is, false when the time is up.
+# poll SECONDS COMMAND...: true as soon as COMMAND is, false when the time is up. COMMAND must not hang: what talks to a
+# server has a `timeout` of its own.
 poll() {
   local end=$((${EPOCHREALTIME/[.,]/} + $1 * 1000000))
   shift
@@ -22,8 +23,8 @@ poll() {
   done
 }
 
-# accepts HOST PORT: does somebody listen there?
-accepts() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }
+# accepts HOST PORT: does somebody listen there? One whose queue is full does not, after 2 s.
+accepts() { timeout 2 bash -c 'exec 3<>"/dev/tcp/$1/$2"' - "$1" "$2" 2>/dev/null; }
 
 # A port nobody listens on, below the range from which the kernel takes ports for outgoing connections.
 free_port() {
@@ -45,10 +46,10 @@ choose_port() {
     port=$(<"$1/port")
     if accepts 127.0.0.1 "$port"; then
       say "${0##*/}: port $port, used before, is taken by another process: choosing another"
-      port=$(free_port)
+      port=$(free_port) || return
     fi
   else
-    port=$(free_port)
+    port=$(free_port) || return
   fi
   echo "$port"
 }
@@ -80,6 +81,7 @@ running() {
 end_process() {
   ours "$1" "$2" || return 0
   kill -TERM "$1" 2>/dev/null || true
+  kill -CONT "$1" 2>/dev/null || true # one that is stopped would not hear it
   poll "$3" gone "$1" && return
   say "${0##*/}: process $1 did not end within $3 s: killing it"
   kill -KILL "$1" 2>/dev/null || true
@@ -99,7 +101,7 @@ crash() {
 adopt() {
   local port
   running "$1" "$2" >/dev/null || return
-  port=$(<"$dir/port")
+  port=$(<"$dir/port") || die "runs in $dir, but on what port is not known: stop it"
   (($3 == 0 || $3 == port)) || die "already running in $dir, on port $port"
   poll 60 "${@:4}" "$port" || die "runs in $dir, but does not answer on port $port: stop it"
   echo "$port"
@@ -124,6 +126,14 @@ as() {
   else
     setpriv --reuid="$(id -u "$user")" --regid="$(id -g "$user")" --clear-groups -- "$@"
   fi
+}
+
+# What every folder of ours holds: nothing is stopped, changed or deleted in one that does not.
+mark=.amphi-local
+
+# claim DIR: is DIR ours to fill, being new, empty, or marked? Who calls this puts the mark there.
+claim() {
+  [[ ! -e $1 || -e $1/$mark || -z $(ls -A -- "$1") ]] || die "$1 is not empty, and not made by this: use another folder"
 }
 
 # home DIR [USER]: make DIR and print its real path. A checkout under /root is closed to USER; then DIR becomes a link
