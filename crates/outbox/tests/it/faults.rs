@@ -88,10 +88,14 @@ async fn run(database: &TestDatabase, transport: Transport, mut workers: Workers
 
     let committed =
         eventually("the changes", async || try_numbers(&source, "SELECT n FROM changes ORDER BY n").await.ok()).await;
-    eventually("as many effects as changes", async || {
-        (try_effects(&sink).await.ok()?.len() >= committed.len()).then_some(())
-    })
-    .await;
+    // A busy machine may take long for all of them; what counts is that it goes on.
+    let mut effects = 0;
+    while effects < committed.len() {
+        effects = eventually(&format!("more than {effects} effects of {} changes", committed.len()), async || {
+            try_effects(&sink).await.ok().map(|effects| effects.len()).filter(|seen| *seen > effects)
+        })
+        .await;
+    }
     eventually("an empty outbox", async || (waiting(&source).await == 0).then_some(())).await;
     eprintln!("{} changes, {failed_commits} failed commits, {killed} processes killed", committed.len());
     assert_eq!(house::effects(&sink).await, committed);
