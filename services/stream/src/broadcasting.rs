@@ -49,10 +49,6 @@ impl Decision {
 ///
 /// An error is a refusal: the media server then disconnects the encoder or player.
 pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callback) -> Result<Answer, StreamError> {
-    if let Callback::Other { call } = &callback {
-        tracing::debug!(call, "media server's callback, which nothing follows from");
-        return Ok(Answer::Fine);
-    }
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     let is_heartbeat = matches!(callback, Callback::UpdatePublish { .. });
@@ -66,7 +62,6 @@ pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callb
             Callback::Done { name, client } => done(conn, &name, encoder(client), now).await,
             Callback::Play { name, client } => play(conn, &name, encoder(client)).await,
             Callback::RecordDone { name, path } => recorded(conn, &name, &media_server.name, path, now).await,
-            Callback::Other { .. } => Ok(Decision::unchanged("nothing follows from it")),
         })
         .await;
     // Dropped also when the transaction failed: its commit may have arrived all the same.

@@ -19,8 +19,6 @@ pub enum Callback {
     Play { name: String, client: String },
     /// A file was recorded.
     RecordDone { name: String, path: String },
-    /// Something that nothing follows from.
-    Other { call: String },
 }
 
 /// Why a body is no callback.
@@ -33,8 +31,8 @@ pub enum NoCallback {
 }
 
 impl Callback {
-    /// Reads the form that nginx-rtmp posts.
-    pub fn parse(form: &[u8]) -> Result<Self, NoCallback> {
+    /// Reads the form that nginx-rtmp posts. `None`: a call that nothing follows from.
+    pub fn parse(form: &[u8]) -> Result<Option<Self>, NoCallback> {
         let first = |name: &'static str| {
             let value = form_urlencoded::parse(form)
                 .find_map(|(key, value): (Cow<'_, str>, _)| (key == name).then(|| value.into_owned()))
@@ -42,14 +40,14 @@ impl Callback {
             if value.chars().any(char::is_control) { Err(NoCallback::ControlCharacters(name)) } else { Ok(value) }
         };
         let call = first("call")?;
-        Ok(match call.as_str() {
+        Ok(Some(match call.as_str() {
             "publish" => Self::Publish { key: first("name")?, client: first("clientid")? },
             "update_publish" => Self::UpdatePublish { key: first("name")?, client: first("clientid")? },
             "done" | "publish_done" | "play_done" => Self::Done { name: first("name")?, client: first("clientid")? },
             "play" => Self::Play { name: first("name")?, client: first("clientid")? },
             "record_done" => Self::RecordDone { name: first("name")?, path: first("path")? },
-            _ => Self::Other { call },
-        })
+            _ => return Ok(None),
+        }))
     }
 }
 
@@ -61,7 +59,7 @@ mod tests {
     const COMMON: &str = "app=live&flashver=FMLE/3.0%20(compatible%3B%20Lavf59.27&swfurl=\
                           &tcurl=rtmp://127.0.0.1:1935/live&pageurl=&addr=127.0.0.1&clientid=1";
 
-    fn parse(rest: &str) -> Result<Callback, NoCallback> {
+    fn parse(rest: &str) -> Result<Option<Callback>, NoCallback> {
         Callback::parse(format!("{COMMON}&{rest}").as_bytes())
     }
 
@@ -84,17 +82,17 @@ mod tests {
                 "call=record_done&recorder=&name=key123&path=/rec/key123-1795226177.flv",
                 Callback::RecordDone { name: key(), path: "/rec/key123-1795226177.flv".into() },
             ),
-            ("call=disconnect&app=live", Callback::Other { call: "disconnect".into() }),
         ];
         for (form, expected) in cases {
-            assert_eq!(parse(form).unwrap(), expected, "{form}");
+            assert_eq!(parse(form).unwrap(), Some(expected), "{form}");
         }
+        assert_eq!(parse("call=disconnect&app=live").unwrap(), None);
     }
 
     #[test]
     fn a_publisher_cannot_smuggle_fields_in() {
         let smuggled = parse("call=publish&name=mykey&type=live&name=victim&call=done&clientid=9&path=/etc/passwd");
-        assert_eq!(smuggled.unwrap(), Callback::Publish { key: "mykey".into(), client: "1".into() });
+        assert_eq!(smuggled.unwrap(), Some(Callback::Publish { key: "mykey".into(), client: "1".into() }));
     }
 
     #[test]

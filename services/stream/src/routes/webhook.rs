@@ -60,7 +60,9 @@ pub(crate) async fn stream_event(
     let too_large = || kinds::BODY_TOO_LARGE.say(format!("a callback has at most {LONGEST_BODY} bytes"));
     let body = body.to_bytes_limited(LONGEST_BODY).await.map_err(|_exceeded| too_large())?;
     let body = body.map_err(|_broken| kinds::BAD_REQUEST.say("the body did not arrive whole"))?;
-    let callback = Callback::parse(&body).map_err(|error| kinds::BAD_REQUEST.say(error))?;
+    let Some(callback) = Callback::parse(&body).map_err(|error| kinds::BAD_REQUEST.say(error))? else {
+        return Ok(HttpResponse::NoContent().finish());
+    };
     let name = |name| header(&request, name).filter(|text| text.len() <= LONGEST_NAME);
     let media_server = MediaServer {
         name: name(SERVER_HEADER).unwrap_or("default").to_owned(),
