@@ -3,6 +3,7 @@
 //! - [`ids`]: typed identifiers, so that a stream id is never taken for a user id.
 //! - [`problem`]: the one error format on the wire, RFC 9457.
 //! - [`token`]: access tokens, how they are verified without I/O, and the [`Caller`] extractor.
+//! - [`trust`]: what auth tells every process so that it can: keys, and sessions that have ended.
 //! - [`page`]: pages of lists, and their bounds.
 //! - [`clock`]: time, taken from outside.
 //! - [`secret`]: text that must not be printed.
@@ -15,6 +16,7 @@ pub mod page;
 pub mod problem;
 pub mod secret;
 pub mod token;
+pub mod trust;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use ids::{BroadcastId, EventId, SessionId, StreamId, UserId};
