@@ -67,6 +67,17 @@ impl fmt::Display for Origin {
     }
 }
 
+/// Several of them, separated by commas: the instances of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origins(Vec<Origin>);
+
+impl Origins {
+    /// At least one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Origin> {
+        self.0.iter()
+    }
+}
+
 macro_rules! values {
     ($($type:ty, $expects:literal, $parse:expr;)*) => {$(
         impl Value for $type {
@@ -95,6 +106,9 @@ values! {
         _ => None,
     };
     Origin, "an address such as http://127.0.0.1:8081, without a path", parse_origin;
+    Origins, "addresses such as http://127.0.0.1:8081, without a path, separated by commas", |text| {
+        text.split(',').map(|origin| parse_origin(origin.trim())).collect::<Option<_>>().map(Origins)
+    };
 }
 
 impl Value for Secret {

@@ -61,6 +61,15 @@ impl Health {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Whether this process still takes requests: what a load balancer asks of each instance, every second.
+    ///
+    /// It costs nothing, and asks no dependency: one that is away is away for the other instances too, and a service's own
+    /// answer says more than that there is none.
+    #[must_use]
+    pub fn takes_requests(&self) -> bool {
+        !self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Runs every check, all at once, each for at most two seconds.
     pub async fn report(&self) -> Report {
         let checks = self.checks.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -5,7 +5,7 @@
 //! - [`run`]: starts services in one process and stops them; [`cli`] is the command line around it.
 //! - [`http`] and [`admin`]: the public and the private server; [`health`]: readiness with reasons.
 //! - [`db`]: pool and migrations of a schema; [`embedded_postgres`]: the database when none is configured.
-//! - [`telemetry`]: logs, traces, metrics. [`keys`]: fresh keys for tokens. [`tasks`]: tracked tasks.
+//! - [`telemetry`]: logs, traces, metrics. [`trust`]: what auth tells of tokens. [`tasks`]: tracked tasks.
 //! - [`docs`]: writes the documents that follow from the code.
 
 pub mod admin;
@@ -16,13 +16,13 @@ pub mod embedded_postgres;
 pub mod env;
 pub mod health;
 pub mod http;
-pub mod keys;
 pub mod postgres_binaries;
 pub mod run;
 pub mod secrets;
 pub mod service;
 pub mod tasks;
 pub mod telemetry;
+pub mod trust;
 
 pub use env::{ConfigError, Env, Stage};
 pub use service::{App, Context, Core, Service, Start};

@@ -12,13 +12,14 @@ use anyhow::{Context as _, ensure};
 use backplane::Backplane;
 use common::{Secret, SharedClock, Verifier};
 use outbox::{Amqp, AmqpOptions, Local, Relay, Transport};
+use tokio::sync::watch;
 
 use crate::embedded_postgres::EmbeddedPostgres;
-use crate::env::{ConfigError, Env, Origin};
+use crate::env::{ConfigError, Env, Origins};
 use crate::health::{Health, Importance};
 use crate::service::{Announcement, Context, Core, Service, Start};
 use crate::tasks::Tasks;
-use crate::{admin, db, docs, http, keys, telemetry};
+use crate::{admin, db, docs, http, telemetry, trust};
 
 /// The schema of the in-process transport.
 const BROKER_SCHEMA: &str = "broker";
@@ -38,6 +39,7 @@ pub struct Running {
     tasks: Tasks,
     health: Health,
     postgres: Option<EmbeddedPostgres>,
+    notice: Duration,
     drain: Duration,
 }
 
@@ -108,11 +110,11 @@ pub(crate) fn derive_urls(service: &Service, env: &Env, address: SocketAddr) {
     }
 }
 
-fn auth_url(env: &Env) -> Result<Origin, ConfigError> {
+fn auth_url(env: &Env) -> Result<Origins, ConfigError> {
     env.read(
         "AUTH_URL",
         "http://127.0.0.1:8081",
-        "The auth service, whose keys verify tokens. In the same process: its own address.",
+        "The instances of the auth service, which tells every process what verifies tokens. In the same process: its own address.",
     )
 }
 
@@ -200,8 +202,9 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
     let tasks = Tasks::default();
     let health = Health::default();
     let verifier = Verifier::new(&core.issuer, clock.clone());
-    tasks.spawn(keys::keep_fresh(verifier.clone(), auth_url(env)?, reqwest::Client::new(), tasks.shutdown()));
-    watch_keys(&health, &verifier);
+    let (away, is_away) = watch::channel(None);
+    tasks.spawn(trust::follow(verifier.clone(), auth_url(env)?, reqwest::Client::new(), away, tasks.shutdown()));
+    watch_trust(&health, &verifier, is_away);
     tasks.spawn(telemetry::keep_up(metrics.clone(), tasks.shutdown()));
     watch_tasks(&health, &tasks);
     let backplane = backplane(&core)?;
@@ -238,12 +241,13 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         last.extend(app.when_serving);
         let options =
             http::Options { service: service.name, edge: service.edge, workers: core.workers.get(), drain: core.drain };
-        let (openapi, routes) = (docs::openapi_of(service)?, app.routes);
+        let (openapi, routes, health_of_all) = (docs::openapi_of(service)?, app.routes, health.clone());
         let routes: http::Routes = std::sync::Arc::new(move |config| {
-            let document = openapi.clone();
+            let (document, health) = (openapi.clone(), health_of_all.clone());
             routes(config);
             config
-                .route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))));
+                .route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))))
+                .route("/healthz", web::get().to(move || std::future::ready(healthz(&health))));
         });
         let server = http::server(listener, options, verifier.clone(), routes)?;
         servers.push(server.handle());
@@ -257,7 +261,7 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
     servers.insert(0, admin_handle);
 
     let mut running =
-        Running { servers, admin, announcements, tasks, health, postgres: databases.postgres, drain: core.drain };
+        Running { servers, admin, announcements, tasks, health, postgres: databases.postgres, notice: core.notice, drain: core.drain };
     running.wait_until_ready().await;
     for last in last {
         running.announcements.extend(last.await?);
@@ -267,6 +271,14 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
 
 fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("{setting}: {address} is not free; set another"))
+}
+
+/// For whoever spreads requests over instances: 200 while they should come here, 503 from when the process is to stop.
+fn healthz(health: &Health) -> HttpResponse {
+    match health.takes_requests() {
+        true => HttpResponse::Ok().json(serde_json::json!({ "status": "ready" })),
+        false => HttpResponse::ServiceUnavailable().json(serde_json::json!({ "status": "stopping" })),
+    }
 }
 
 async fn serve(name: &'static str, server: actix_web::dev::Server) {
@@ -282,7 +294,7 @@ fn backplane(core: &Core) -> anyhow::Result<Backplane> {
     }
 }
 
-fn watch_keys(health: &Health, verifier: &Verifier) {
+fn watch_trust(health: &Health, verifier: &Verifier, is_away: trust::Away) {
     let verifier = verifier.clone();
     health.check("keys", Importance::Required, move || {
         let has_keys = verifier.has_keys();
@@ -290,6 +302,7 @@ fn watch_keys(health: &Health, verifier: &Verifier) {
             if has_keys { Ok(()) } else { Err("the keys that verify tokens are not loaded from auth yet".to_owned()) }
         })
     });
+    health.check("trust", Importance::Helpful, move || Box::pin(std::future::ready(trust::probe(&is_away))));
 }
 
 fn watch_tasks(health: &Health, tasks: &Tasks) {
@@ -312,7 +325,7 @@ fn watch_database(health: &Health, service: &str, pool: &db::Pool) {
     health.check(format!("{service}.postgresql"), Importance::Required, move || Box::pin(db::probe(pool.clone())));
 }
 
-fn watch_relay(health: &Health, service: &str, relay: tokio::sync::watch::Receiver<outbox::RelayHealth>) {
+fn watch_relay(health: &Health, service: &str, relay: watch::Receiver<outbox::RelayHealth>) {
     health.check(format!("{service}.events.out"), Importance::Helpful, move || {
         let health = relay.borrow().clone();
         Box::pin(async move {
@@ -327,7 +340,7 @@ fn watch_relay(health: &Health, service: &str, relay: tokio::sync::watch::Receiv
 fn watch_consumer(
     health: &Health,
     queue: &'static str,
-    consumer: tokio::sync::watch::Receiver<outbox::ConsumerHealth>,
+    consumer: watch::Receiver<outbox::ConsumerHealth>,
 ) {
     health.check(format!("{queue}.events.in"), Importance::Helpful, move || {
         let problem = consumer.borrow().problem.clone();
@@ -355,11 +368,12 @@ impl Running {
         checks.into_iter().filter(|(_, state)| state != "ok").map(|(name, state)| format!("{name}: {state}")).collect()
     }
 
-    /// Stops in order: no longer ready, requests in hand finish, tasks end, and last the embedded database.
+    /// Stops in order: no longer ready, load balancers notice (`SHUTDOWN_NOTICE`), requests in hand finish, tasks end, and last the embedded database.
     ///
     /// Requests and tasks that take longer than `SHUTDOWN_DEADLINE` are left behind; PostgreSQL has its own time.
     pub async fn stop(self) {
         self.health.stopping();
+        tokio::time::sleep(self.notice).await;
         let deadline = tokio::time::Instant::now() + self.drain;
         // Last started, first stopped: the gateway, if it is here, lets go of the others before they close.
         for server in self.servers.iter().rev() {

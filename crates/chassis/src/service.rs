@@ -140,6 +140,7 @@ pub struct Core {
     pub(crate) redis_url: Option<Secret>,
     pub(crate) redis_prefix: String,
     pub(crate) workers: NonZeroUsize,
+    pub(crate) notice: Duration,
     pub(crate) drain: Duration,
     /// Whose tokens are accepted here.
     pub issuer: String,
@@ -164,6 +165,14 @@ impl Core {
             redis_url: env.optional("REDIS_URL", "memory of the process, for one instance a service", "Redis, `redis://host:port`, for what instances of a service share in memory.")?,
             redis_prefix: env.read("REDIS_PREFIX", "amphi", "What keys in Redis begin with, so that installations can share one Redis.")?,
             workers: env.read("HTTP_WORKERS", "2", "Worker threads of each HTTP server.")?,
+            notice: env.read(
+                "SHUTDOWN_NOTICE",
+                match stage {
+                    Stage::Development => "0s",
+                    Stage::Production => "3s",
+                },
+                "How long a process that is asked to stop goes on taking requests after `/healthz` and `/readyz` say so, for load balancers to notice. In production `3s`.",
+            )?,
             drain: env.read("SHUTDOWN_DEADLINE", "20s", "How long requests and tasks in hand may take when the process is asked to stop.")?,
             issuer: env.read("JWT_ISSUER", "amphi", "Who tokens are from: those of another installation with another name are refused.")?,
             telemetry: telemetry::Config::from_env(env, stage)?,

@@ -2,7 +2,7 @@
 //!
 //! - [`ids`]: typed identifiers, so that a stream id is never taken for a user id.
 //! - [`problem`]: the one error format on the wire, RFC 9457.
-//! - [`token`]: access tokens, how they are verified without I/O, and the [`Caller`] extractor.
+//! - [`token`]: access tokens, and the [`Caller`] extractor. [`verifier`]: how they are verified without I/O.
 //! - [`trust`]: what auth tells every process so that it can: keys, and sessions that have ended.
 //! - [`page`]: pages of lists, and their bounds.
 //! - [`clock`]: time, taken from outside.
@@ -17,10 +17,14 @@ pub mod problem;
 pub mod secret;
 pub mod token;
 pub mod trust;
+pub mod verifier;
+
+mod remembered;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use ids::{BroadcastId, EventId, SessionId, StreamId, UserId};
 pub use page::{Page, PageQuery};
 pub use problem::{Invalid, Kind, Problem};
 pub use secret::Secret;
-pub use token::{Caller, Claims, Role, Verifier};
+pub use token::{Caller, Claims, Role};
+pub use verifier::{SessionWatch, Verified, Verifier};

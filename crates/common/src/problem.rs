@@ -85,6 +85,8 @@ pub mod kinds {
         TOKEN_INVALID = 401 "token-invalid" "Token not valid";
         /// The token was good once, but its time is over. Log in again.
         TOKEN_EXPIRED = 401 "token-expired" "Token expired";
+        /// The token was good, but its session has ended: logged out here or elsewhere, or by an administrator. Log in again.
+        SESSION_ENDED = 401 "session-ended" "Session ended";
         /// The caller is known, but not allowed to do this.
         FORBIDDEN = 403 "forbidden" "Not allowed";
         /// The path, the query or the body cannot be read: not JSON, a field missing or of the wrong type.

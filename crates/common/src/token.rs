@@ -1,25 +1,22 @@
-//! Access tokens: what they say, and how anyone verifies them without I/O.
+//! Access tokens: what they say, where a request carries them, and the [`Caller`] that a handler is told of.
 //!
-//! Tokens are JWTs signed with Ed25519 (`alg: EdDSA`, `kid`). Only auth can mint; everybody verifies against the
-//! public keys that auth serves at `/.well-known/jwks.json` and that [`Verifier`] holds in memory.
+//! Tokens are JWTs signed with Ed25519 (`alg: EdDSA`, `kid`). Only auth can mint; everybody verifies, see
+//! [`crate::verifier`].
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Ready, ready};
-use std::sync::{Arc, PoisonError, RwLock};
-
-use actix_web::dev::Payload;
-use actix_web::http::header;
-use actix_web::{FromRequest, HttpRequest, web};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::sync::Notify;
+
+use actix_web::dev::{Payload, RequestHead};
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{FromRequest, HttpRequest, web};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::clock::SharedClock;
 use crate::ids::{SessionId, UserId};
 use crate::problem::{Problem, kinds};
+use crate::verifier::Verifier;
 
 /// The cookie that carries the access token (000 §2.2).
 pub const COOKIE: &str = "auth_token";
@@ -110,6 +107,8 @@ pub enum TokenError {
     Invalid,
     #[error("the token has expired")]
     Expired,
+    #[error("the session of the token has ended")]
+    Ended,
     /// Nobody can be verified yet: not the caller's fault, so it is no 401.
     #[error("the keys that verify tokens are not loaded yet")]
     NoKeys,
@@ -121,106 +120,9 @@ impl From<TokenError> for Problem {
             TokenError::Missing => kinds::TOKEN_MISSING.say("log in, then send the cookie or a Bearer token"),
             TokenError::Invalid => kinds::TOKEN_INVALID.say("the token is not valid here; log in again"),
             TokenError::Expired => kinds::TOKEN_EXPIRED.say("the token has expired; log in again"),
+            TokenError::Ended => kinds::SESSION_ENDED.say("this session was ended; log in again"),
             TokenError::NoKeys => Self::unavailable(Duration::from_secs(1), error),
         }
-    }
-}
-
-/// Verifies tokens against keys in memory. Clones share the keys.
-#[derive(Clone)]
-pub struct Verifier {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    keys: RwLock<HashMap<String, Arc<DecodingKey>>>,
-    validation: Validation,
-    clock: SharedClock,
-    /// Woken when a token names a key that is not here, so that whoever loads keys may look again.
-    unknown_key: Notify,
-}
-
-impl Verifier {
-    /// `issuer`: whose tokens to accept. Without keys until [`Verifier::replace_keys`].
-    #[must_use]
-    pub fn new(issuer: &str, clock: SharedClock) -> Self {
-        let mut validation = Validation::new(Algorithm::EdDSA);
-        validation.set_issuer(&[issuer]);
-        validation.set_audience(&[AUDIENCE]);
-        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
-        // Both are checked below, against the clock that we were given.
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        Self { shared: Arc::new(Shared { keys: RwLock::default(), validation, clock, unknown_key: Notify::new() }) }
-    }
-
-    /// Takes the keys of `jwks` instead of those it had. Keys that are not Ed25519 are left out.
-    pub fn replace_keys(&self, jwks: &Jwks) {
-        let keys = jwks
-            .keys
-            .iter()
-            .filter(|jwk| jwk.kty == "OKP" && jwk.crv == "Ed25519")
-            .filter_map(|jwk| Some((jwk.kid.clone(), Arc::new(DecodingKey::from_ed_components(&jwk.x).ok()?))))
-            .collect();
-        *self.shared.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-    }
-
-    /// Whether there is a key to verify with.
-    #[must_use]
-    pub fn has_keys(&self) -> bool {
-        !self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).is_empty()
-    }
-
-    /// Waits until a token names a key that is not here.
-    pub async fn unknown_key(&self) {
-        self.shared.unknown_key.notified().await;
-    }
-
-    /// What `token` says, if it is ours, meant for us, and its time is now. No I/O.
-    pub fn verify(&self, token: &str) -> Result<Claims, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::Invalid);
-        }
-        // The header chooses among our keys and nothing else: `jku`, `jwk` and `x5u` are never followed.
-        let header = decode_header(token).map_err(|_malformed| TokenError::Invalid)?;
-        let kid = header.kid.ok_or(TokenError::Invalid)?;
-        let key = self.key(&kid)?;
-        let claims =
-            decode::<Claims>(token, &key, &self.shared.validation).map_err(|_refused| TokenError::Invalid)?.claims;
-        let now = self.shared.clock.now().timestamp();
-        if claims.exp <= now {
-            return Err(TokenError::Expired);
-        }
-        if claims.nbf.is_some_and(|not_before| not_before > now) {
-            return Err(TokenError::Invalid);
-        }
-        Ok(claims)
-    }
-
-    fn key(&self, kid: &str) -> Result<Arc<DecodingKey>, TokenError> {
-        let keys = self.shared.keys.read().unwrap_or_else(PoisonError::into_inner);
-        match keys.get(kid) {
-            Some(key) => Ok(Arc::clone(key)),
-            None => {
-                self.shared.unknown_key.notify_one();
-                Err(if keys.is_empty() { TokenError::NoKeys } else { TokenError::Invalid })
-            }
-        }
-    }
-
-    /// Who sent `request`: the first token in it that is accepted, in the order of [`candidates`].
-    ///
-    /// A cookie that is not valid does not hide a Bearer token that is.
-    pub fn caller(&self, request: &HttpRequest, in_query: InQuery) -> Result<Claims, TokenError> {
-        let mut refused = TokenError::Missing;
-        for token in candidates(request, in_query) {
-            match self.verify(&token) {
-                Ok(claims) => return Ok(claims),
-                Err(error) if refused == TokenError::Missing => refused = error,
-                Err(_) => {}
-            }
-        }
-        Err(refused)
     }
 }
 
@@ -231,23 +133,47 @@ pub enum InQuery {
     Ignored,
 }
 
+/// How a token came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// The cookie `auth_token`: a browser sends it by itself, also where another site made it ask.
+    Cookie,
+    /// `Authorization: Bearer`.
+    Bearer,
+    /// `?token=`.
+    Query,
+}
+
+/// No request has good reason to carry more tokens of one kind than this. Each costs a verification.
+const MOST_COOKIES: usize = 2;
+
 /// The tokens of a request: cookie `auth_token`, then `Authorization: Bearer`, then `?token=` where allowed.
-pub fn candidates(request: &HttpRequest, in_query: InQuery) -> impl Iterator<Item = String> {
-    let cookie = request.cookie(COOKIE).map(|cookie| cookie.value().to_owned());
-    let bearer = request
-        .headers()
+pub fn candidates(head: &RequestHead, in_query: InQuery) -> impl Iterator<Item = (Carrier, Cow<'_, str>)> {
+    let cookies = cookies(&head.headers, COOKIE).take(MOST_COOKIES).map(|token| (Carrier::Cookie, Cow::Borrowed(token)));
+    let bearer = head
+        .headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim().to_owned());
+        .map(|(_, token)| (Carrier::Bearer, Cow::Borrowed(token.trim())));
     let query = match in_query {
         InQuery::Ignored => None,
-        InQuery::Allowed => web::Query::<HashMap<String, String>>::from_query(request.query_string())
-            .ok()
-            .and_then(|mut query| query.remove("token")),
+        InQuery::Allowed => head.uri.query(),
     };
-    [cookie, bearer, query].into_iter().flatten().filter(|token| !token.is_empty())
+    let query = query
+        .and_then(|query| form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "token"))
+        .map(|(_, token)| (Carrier::Query, token));
+    cookies.chain(bearer).chain(query).filter(|(_, token)| !token.is_empty())
+}
+
+/// The values of the cookies called `name`, as they were sent.
+fn cookies<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(header::COOKIE).filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(move |pair| pair.trim_start().strip_prefix(name)?.strip_prefix('='))
+        .map(|value| value.trim_end().trim_matches('"'))
 }
 
 /// Who is calling. As an extractor it answers 401 to a request without a valid token.
@@ -259,9 +185,9 @@ pub struct Caller {
     pub session_id: SessionId,
 }
 
-impl From<Claims> for Caller {
-    fn from(claims: Claims) -> Self {
-        Self { user_id: claims.sub, name: claims.name, role: claims.role, session_id: claims.sid }
+impl From<&Claims> for Caller {
+    fn from(claims: &Claims) -> Self {
+        Self { user_id: claims.sub, name: claims.name.clone(), role: claims.role, session_id: claims.sid }
     }
 }
 
@@ -271,146 +197,11 @@ impl FromRequest for Caller {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         ready(match request.app_data::<web::Data<Verifier>>() {
-            Some(verifier) => verifier.caller(request, InQuery::Ignored).map(Self::from).map_err(Problem::from),
+            Some(verifier) => match verifier.caller(request.head(), InQuery::Ignored) {
+                Ok(verified) => Ok(Self::from(&*verified.claims)),
+                Err(error) => Err(error.into()),
+            },
             None => Err(Problem::internal("the service was started without a token verifier")),
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use actix_web::test::TestRequest;
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-    use chrono::TimeDelta;
-    use ed25519_dalek::{Signer as _, SigningKey};
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::clock::{Clock as _, ManualClock};
-
-    struct Mint {
-        key: SigningKey,
-        clock: Arc<ManualClock>,
-        verifier: Verifier,
-    }
-
-    impl Mint {
-        fn new() -> Self {
-            let key = SigningKey::from_bytes(&[7; 32]);
-            let clock = Arc::new(ManualClock::default());
-            let verifier = Verifier::new("amphi", clock.clone());
-            verifier.replace_keys(&Jwks { keys: vec![Jwk::ed25519("k1", key.verifying_key().as_bytes())] });
-            Self { key, clock, verifier }
-        }
-
-        fn claims(&self) -> Value {
-            let now = self.clock.now().timestamp();
-            json!({
-                "iss": "amphi", "aud": "amphi", "sub": UserId::new(), "name": "Ana", "role": "Member",
-                "sid": SessionId::new(), "iat": now, "exp": now + 60,
-            })
-        }
-
-        fn sign(&self, header: &Value, claims: &Value) -> String {
-            let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-            let text = format!("{}.{}", part(header), part(claims));
-            let signature = URL_SAFE_NO_PAD.encode(self.key.sign(text.as_bytes()).to_bytes());
-            format!("{text}.{signature}")
-        }
-
-        fn with(&self, name: &str, value: Value) -> String {
-            let mut claims = self.claims();
-            claims[name] = value;
-            self.sign(&header(), &claims)
-        }
-
-        fn token(&self) -> String {
-            self.sign(&header(), &self.claims())
-        }
-    }
-
-    fn header() -> Value {
-        json!({"alg": "EdDSA", "typ": "JWT", "kid": "k1"})
-    }
-
-    #[test]
-    fn a_good_token_says_who_it_is() {
-        let mint = Mint::new();
-        let claims = mint.verifier.verify(&mint.token()).unwrap();
-        assert_eq!(claims.name, "Ana");
-        assert_eq!(claims.role, Role::Member);
-    }
-
-    #[test]
-    fn a_token_expires_by_the_clock_it_was_given() {
-        let mint = Mint::new();
-        let token = mint.token();
-        mint.clock.advance(TimeDelta::seconds(61));
-        assert_eq!(mint.verifier.verify(&token), Err(TokenError::Expired));
-    }
-
-    #[test]
-    fn what_is_not_ours_or_not_for_us_is_refused() {
-        let mint = Mint::new();
-        let now = mint.clock.now().timestamp();
-        let alien = Mint { key: SigningKey::from_bytes(&[8; 32]), ..Mint::new() };
-        let unsigned = format!(
-            "{}.{}.",
-            URL_SAFE_NO_PAD.encode(json!({"alg": "none", "kid": "k1"}).to_string()),
-            URL_SAFE_NO_PAD.encode(mint.claims().to_string())
-        );
-        let public_key_as_secret = jsonwebtoken::encode(
-            &jsonwebtoken::Header { kid: Some("k1".into()), ..jsonwebtoken::Header::new(Algorithm::HS256) },
-            &mint.claims(),
-            &jsonwebtoken::EncodingKey::from_secret(mint.key.verifying_key().as_bytes()),
-        )
-        .unwrap();
-        let mut tampered = mint.token();
-        tampered.replace_range(tampered.len() - 4.., "AAAA");
-        let tokens = [
-            ("garbage", "garbage".to_owned()),
-            ("signed by another key", alien.token()),
-            ("alg none", unsigned),
-            ("HS256 with the public key", public_key_as_secret),
-            ("tampered", tampered),
-            ("another issuer", mint.with("iss", json!("other"))),
-            ("another audience", mint.with("aud", json!("other"))),
-            ("not yet valid", mint.with("nbf", json!(now + 30))),
-            ("exp as a string", mint.with("exp", json!((now + 60).to_string()))),
-            ("unknown kid", mint.sign(&json!({"alg": "EdDSA", "kid": "k2"}), &mint.claims())),
-            ("no kid", mint.sign(&json!({"alg": "EdDSA"}), &mint.claims())),
-            ("10 KB", mint.with("name", json!("a".repeat(10_000)))),
-        ];
-        for (why, token) in tokens {
-            assert_eq!(mint.verifier.verify(&token), Err(TokenError::Invalid), "{why}");
-        }
-    }
-
-    #[test]
-    fn without_keys_it_is_not_the_callers_fault() {
-        let mint = Mint::new();
-        mint.verifier.replace_keys(&Jwks { keys: vec![] });
-        assert_eq!(mint.verifier.verify(&mint.token()), Err(TokenError::NoKeys));
-    }
-
-    #[test]
-    fn a_bad_cookie_does_not_hide_a_good_bearer() {
-        let mint = Mint::new();
-        let request = TestRequest::default()
-            .insert_header(("cookie", "auth_token=stale"))
-            .insert_header(("authorization", format!("Bearer {}", mint.token())))
-            .to_http_request();
-        assert!(mint.verifier.caller(&request, InQuery::Ignored).is_ok());
-    }
-
-    #[test]
-    fn a_token_in_the_query_counts_only_where_it_is_allowed() {
-        let mint = Mint::new();
-        let request = TestRequest::with_uri(&format!("/?token={}", mint.token())).to_http_request();
-        assert_eq!(mint.verifier.caller(&request, InQuery::Ignored), Err(TokenError::Missing));
-        assert!(mint.verifier.caller(&request, InQuery::Allowed).is_ok());
     }
 }
