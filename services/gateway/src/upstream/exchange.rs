@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::StatusCode;
+use actix_web::http::header::HeaderMap;
 use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::connection::Connection;
@@ -124,6 +126,21 @@ impl Exchange {
             _ => Download::body(self, framing, keeps_alive),
         };
         Response { status, headers, body }
+    }
+
+    /// The connection, if the upstream has agreed to switch protocols on it: the headers that it agreed with, the socket,
+    /// and what it said right behind its head. Else the response.
+    pub(super) fn into_switched(mut self, head: Head) -> Result<(HeaderMap, TcpStream, Bytes), Response> {
+        match self.connection.take_if(|_| head.status == StatusCode::SWITCHING_PROTOCOLS) {
+            Some(Connection { stream, .. }) => {
+                // A copy of what is mostly nothing, so that an idle tunnel does not hold a whole buffer.
+                let leftover = Bytes::copy_from_slice(&self.incoming);
+                buffer::give_back(std::mem::take(&mut self.incoming));
+                self.upload.release_head();
+                Ok((head.headers, stream, leftover))
+            }
+            None => Err(self.into_response(head)),
+        }
     }
 
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Stopped, UpstreamError> {

@@ -25,6 +25,7 @@ mod response;
 mod timer;
 mod upload;
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -36,6 +37,7 @@ use actix_web::dev::Payload;
 use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use bytes::Bytes;
+use tokio::net::TcpStream;
 
 pub use address::Address;
 pub use error::UpstreamError;
@@ -65,6 +67,7 @@ pub struct Upstream {
     address: Address,
     patience: Patience,
     pool: Pool,
+    tunnels: Rc<Cell<usize>>,
 }
 
 /// A response, whose body may still be on its way.
@@ -73,6 +76,39 @@ pub struct Response {
     /// Without those that belong to the connection, save `Upgrade` with 101 and `Content-Length` with 304.
     pub headers: HeaderMap,
     pub body: Body,
+}
+
+/// What became of a request to upgrade.
+pub enum Upgraded {
+    /// The upstream agreed with 101, and HTTP is over on this connection.
+    Switched {
+        /// As for [`Response`]: without those that belong to the connection, save `Upgrade`.
+        headers: HeaderMap,
+        stream: TcpStream,
+        /// What the upstream sent right behind its head: it comes before anything that is read from `stream`.
+        leftover: Bytes,
+        /// To be kept for as long as the connection is.
+        guard: InFlight,
+    },
+    /// The upstream answered like to any other request.
+    Refused(Response),
+}
+
+/// Counts as a request that its instance has in flight, until it is dropped.
+#[derive(Debug)]
+pub struct InFlight(Rc<Cell<usize>>);
+
+impl InFlight {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// The body of a response.
@@ -91,7 +127,7 @@ impl Upstream {
     /// An upstream that no connection is open to yet.
     #[must_use]
     pub fn new(address: Address, patience: Patience) -> Self {
-        Self { address, patience, pool: Pool::default() }
+        Self { address, patience, pool: Pool::default(), tunnels: Rc::default() }
     }
 
     #[must_use]
@@ -118,6 +154,19 @@ impl Upstream {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Sends `request`, which was built with [`RequestFraming::Upgrade`] and without a payload, on a connection of its own.
+    ///
+    /// With 101 that connection is the caller's, to carry whatever both sides agreed on. It is never sent twice.
+    pub async fn upgrade(self: &Rc<Self>, request: Request) -> Result<Upgraded, UpstreamError> {
+        let guard = InFlight::new(&self.tunnels);
+        let mut exchange = Exchange::new(Rc::clone(self), self.connect().await?, request);
+        let head = poll_fn(|cx| exchange.poll_head(cx)).await?;
+        Ok(match exchange.into_switched(head) {
+            Ok((headers, stream, leftover)) => Upgraded::Switched { headers, stream, leftover, guard },
+            Err(refused) => Upgraded::Refused(refused),
+        })
     }
 
     /// What is at `path`, whole: for our own questions, not for a client's.
