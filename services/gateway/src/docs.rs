@@ -19,7 +19,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use crate::config::Service;
 use crate::router::Router;
 use crate::table::{Access, ROUTES};
-use crate::upstream::UpstreamError;
+use crate::upstream::Fault;
 use crate::worker::Worker;
 
 /// How long an aggregated document is served before the services are asked again.
@@ -107,7 +107,7 @@ async fn aggregate(worker: &Worker) -> Bytes {
 /// The document of one service. The error says in words why there is none.
 async fn describe(worker: &Worker, service: Service) -> Result<Value, String> {
     let answer = timeout(PATIENCE, worker.upstream(service).get("/openapi.json", MAX_DOCUMENT));
-    let text = answer.await.unwrap_or(Err(UpstreamError::Silent(PATIENCE))).map_err(|error| chain(&error))?;
+    let text = answer.await.unwrap_or(Err(Fault::Silent(PATIENCE).into())).map_err(|error| chain(&error))?;
     serde_json::from_slice(&text).map_err(|error| error.to_string())
 }
 

@@ -54,14 +54,14 @@ async fn pass_on(worker: &Worker, request: &HttpRequest, mut payload: Payload) -
     };
     let service = found.route.service;
     let upstream = worker.upstream(service);
-    let mut outbound = RequestBuilder::new(request.method(), &found.path, request.uri().query(), upstream.address());
+    let mut outbound = RequestBuilder::new(request.method(), &found.path, request.uri().query(), upstream.host());
     for (name, value) in Inbound::new(request.headers(), found.route).iter() {
         outbound.header(name, value);
     }
     say_who_asks(&mut outbound, worker.scheme, request);
     match upstream.send(outbound.body(framing, payload)).await {
         Ok(response) => Ok(answer(request, framing, response)),
-        Err(error) => Err(problems::of_upstream(service.name(), upstream.address(), error)),
+        Err(error) => Err(problems::of_upstream(service.name(), error)),
     }
 }
 

@@ -31,8 +31,9 @@ use chassis::{App, ConfigError, Context, Core, Env, Service, Start};
 use common::Verifier;
 use utoipa::OpenApi;
 
-use config::Config;
+use config::{Config, Fleets};
 use router::Router;
+use upstream::SystemResolver;
 use worker::Worker;
 
 /// The gateway, for whoever runs it.
@@ -62,19 +63,24 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 }
 
 fn start(config: Config, context: &Context) -> anyhow::Result<App> {
-    Ok(App::new(routes(config, context.verifier.clone())?))
+    let fleets = config.fleets(Arc::new(SystemResolver));
+    for fleet in &fleets {
+        context.tasks.spawn(Arc::clone(fleet).keep_watch(context.tasks.shutdown()));
+    }
+    Ok(App::new(routes(config, fleets, context.verifier.clone())?))
 }
 
-/// The routes of a gateway with `config`, which verifies tokens with `verifier`.
+/// The routes of a gateway with `config`, which passes requests on to `fleets` and verifies tokens with `verifier`.
 ///
 /// Fails if the table contradicts itself.
 pub fn routes(
     config: Config,
+    fleets: Fleets,
     verifier: Verifier,
 ) -> Result<impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static, router::TableError> {
     let router = Arc::new(Router::new(table::ROUTES)?);
     Ok(move |service: &mut web::ServiceConfig| {
-        let worker = Worker::new(&config, Arc::clone(&router), verifier.clone());
+        let worker = Worker::new(&config, &fleets, Arc::clone(&router), verifier.clone());
         service.app_data(Rc::new(worker)).configure(docs::routes).default_service(web::to(forward::forward));
     })
 }

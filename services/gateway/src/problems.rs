@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::Problem;
 use common::problem::kinds;
 
-use crate::upstream::{Address, UpstreamError};
+use crate::upstream::{Fault, UpstreamError};
 
 common::problems! {
     /// The path has empty or dotted segments, a backslash, or slashes, dots or control characters in disguise (`%2F`,
@@ -29,29 +29,29 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// An upstream failed; for the log.
 #[derive(Debug, thiserror::Error)]
-#[error("{service} at {address}")]
+#[error("{service}")]
 struct Failed {
     service: &'static str,
-    address: String,
     source: UpstreamError,
 }
 
 /// What a client may see of `error`, which came of passing a request to `service`.
 #[must_use]
-pub fn of_upstream(service: &'static str, address: &Address, error: UpstreamError) -> Problem {
-    let problem = match &error {
-        UpstreamError::Connect(_) => {
+pub fn of_upstream(service: &'static str, error: UpstreamError) -> Problem {
+    let problem = match &error.fault {
+        Fault::NoInstance { retry_after } => kinds::UNAVAILABLE
+            .say("the service fails for now, so it was not asked and nothing has happened: try again")
+            .retry_after(*retry_after),
+        Fault::Connect(_) => {
             kinds::UNAVAILABLE.say("the service cannot be reached for now: try again").retry_after(RETRY_AFTER)
         }
-        UpstreamError::Client(_) => kinds::BAD_REQUEST.say("the body did not arrive whole"),
-        UpstreamError::Stalled(patience) => REQUEST_STALLED
+        Fault::Client(_) => kinds::BAD_REQUEST.say("the body did not arrive whole"),
+        Fault::Stalled(patience) => REQUEST_STALLED
             .say(format!("nothing more of the body came for {patience:?}: send the request again, whole")),
-        UpstreamError::Silent(_) => {
-            UPSTREAM_TIMEOUT.say("the request may have taken effect: look before you repeat it")
-        }
-        UpstreamError::BrokenOff(_) | UpstreamError::Malformed(_) | UpstreamError::TooLarge(_) => {
+        Fault::Silent(_) => UPSTREAM_TIMEOUT.say("the request may have taken effect: look before you repeat it"),
+        Fault::BrokenOff(_) | Fault::Malformed(_) | Fault::TooLarge(_) => {
             BAD_GATEWAY.say("the request may have taken effect: look before you repeat it")
         }
     };
-    problem.caused_by(Failed { service, address: address.to_string(), source: error })
+    problem.caused_by(Failed { service, source: error })
 }

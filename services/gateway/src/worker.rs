@@ -6,7 +6,7 @@ use std::sync::Arc;
 use actix_web::HttpRequest;
 use common::{Problem, Verifier};
 
-use crate::config::{Config, Service};
+use crate::config::{Config, Fleets, Service};
 use crate::docs::Documents;
 use crate::router::Router;
 use crate::upstream::Upstream;
@@ -25,14 +25,14 @@ pub struct Worker {
 
 impl Worker {
     #[must_use]
-    pub fn new(config: &Config, router: Arc<Router>, verifier: Verifier) -> Self {
-        let upstream = |service| Rc::new(Upstream::new(config.address(service).clone(), config.patience));
+    pub fn new(config: &Config, fleets: &Fleets, router: Arc<Router>, verifier: Verifier) -> Self {
+        let upstream = |fleet: &Arc<_>| Rc::new(Upstream::new(Arc::clone(fleet), config.patience));
         Self {
             router,
             verifier,
             documents: Documents::default(),
             scheme: config.scheme,
-            upstreams: Service::ALL.map(upstream),
+            upstreams: fleets.each_ref().map(upstream),
         }
     }
 

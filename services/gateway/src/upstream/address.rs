@@ -1,6 +1,8 @@
 //! Where an upstream listens.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use actix_web::http::Uri;
@@ -17,14 +19,36 @@ pub struct Address {
 
 /// The text is not `http://host:port`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected {}", Address::EXPECTS)]
+#[error("expected an address such as http://127.0.0.1:8081, without a path")]
 pub struct NotAnAddress;
 
-impl Value for Address {
-    const EXPECTS: &'static str = "an address such as http://127.0.0.1:8081, without a path";
+/// Where the instances of an upstream listen: at least one address. Each may be a name for several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addresses(Vec<Address>);
+
+impl Value for Addresses {
+    const EXPECTS: &'static str = "addresses such as http://127.0.0.1:8081, without a path, one for each instance or a name for several, with \
+         commas between them";
 
     fn parse(text: &str) -> Option<Self> {
-        text.parse().ok()
+        let addresses: Vec<_> = text.split(',').map(|address| address.trim().parse()).collect::<Result<_, _>>().ok()?;
+        Some(Self(addresses))
+    }
+}
+
+impl Addresses {
+    /// The name that requests are sent to, whichever instance they reach: all of them are the same server.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.first().map(Address::as_str).unwrap_or_default()
+    }
+}
+
+impl Deref for Addresses {
+    type Target = [Address];
+
+    fn deref(&self) -> &[Address] {
+        &self.0
     }
 }
 
@@ -39,6 +63,12 @@ impl Address {
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The address that the host is, if it is no name.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
     }
 
     #[must_use]
@@ -85,6 +115,17 @@ mod tests {
         ] {
             let address: Address = text.parse().unwrap();
             assert_eq!((address.host(), address.port(), address.as_str()), (host, port, shown));
+        }
+    }
+
+    #[test]
+    fn several_addresses_have_commas_between_them() {
+        let addresses = Addresses::parse("http://10.0.0.1:8082, http://stream:8082").unwrap();
+        assert_eq!(addresses.iter().map(Address::as_str).collect::<Vec<_>>(), ["10.0.0.1:8082", "stream:8082"]);
+        assert_eq!(addresses.iter().map(|address| address.ip().is_some()).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(addresses.host(), "10.0.0.1:8082");
+        for text in ["", ",", "http://a,", "http://a,b"] {
+            assert_eq!(Addresses::parse(text), None, "{text}");
         }
     }
 

@@ -1,13 +1,13 @@
 //! One TCP connection to an upstream.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout},
 };
 
-use super::{address::Address, timer::Timer};
+use super::timer::Timer;
 
 /// A connection that carries one exchange at a time.
 #[derive(Debug)]
@@ -21,9 +21,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Open a connection, trying each address of the host within `wait` in all.
-    pub(super) async fn open(address: &Address, wait: Duration) -> io::Result<Self> {
-        let stream = timeout(wait, TcpStream::connect((address.host(), address.port()))).await??;
+    /// Open a connection within `wait`.
+    pub(super) async fn open(address: SocketAddr, wait: Duration) -> io::Result<Self> {
+        let stream = timeout(wait, TcpStream::connect(address)).await??;
         stream.set_nodelay(true)?;
         Ok(Self { stream, timer: Timer::default(), is_reused: false, idle_since: Instant::now() })
     }

@@ -1,19 +1,36 @@
 //! What can go wrong between the gateway and an upstream.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use actix_web::error::PayloadError;
 
 use super::framing::Malformed;
 
-/// Why an upstream's answer did not come, or did not come whole.
+/// Why an upstream's answer did not come, or did not come whole; and which of its instances was asked, for the log.
 #[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
+#[error("{}", asked(.instance))]
+pub struct UpstreamError {
+    /// `None`: none was.
+    pub instance: Option<SocketAddr>,
+    #[source]
+    pub fault: Fault,
+}
+
+/// What went wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// No instance may be asked: those that are known have failed too often, or are leaving, or there are none.
+    #[error("no instance may be asked for {retry_after:?}")]
+    NoInstance {
+        /// When the next one may be, at the soonest.
+        retry_after: Duration,
+    },
     /// There is no connection, so nothing was sent.
     #[error("no connection")]
     Connect(#[source] io::Error),
-    /// The upstream closed the connection before the whole answer had come.
+    /// The upstream closed the connection before the whole answer had come. `None`: in an orderly way.
     #[error("the answer broke off")]
     BrokenOff(#[source] Option<io::Error>),
     /// The upstream neither took nor sent anything for too long.
@@ -33,8 +50,35 @@ pub enum UpstreamError {
     Client(#[source] PayloadError),
 }
 
-impl From<Malformed> for UpstreamError {
+impl Fault {
+    /// Whether it speaks against the instance that was asked, if it came before an answer: a slow client does not, and
+    /// neither does an answer that one path alone may have made crooked.
+    pub(super) fn is_the_instances(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::BrokenOff(_) | Self::Silent(_) => true,
+            Self::NoInstance { .. } | Self::Malformed(_) | Self::TooLarge(_) | Self::Stalled(_) | Self::Client(_) => {
+                false
+            }
+        }
+    }
+
+    pub(super) fn at(self, instance: SocketAddr) -> UpstreamError {
+        UpstreamError { instance: Some(instance), fault: self }
+    }
+}
+
+impl From<Fault> for UpstreamError {
+    fn from(fault: Fault) -> Self {
+        Self { instance: None, fault }
+    }
+}
+
+impl From<Malformed> for Fault {
     fn from(Malformed(what): Malformed) -> Self {
         Self::Malformed(what)
     }
+}
+
+fn asked(instance: &Option<SocketAddr>) -> String {
+    instance.map_or_else(|| "no instance was asked".to_owned(), |instance| format!("instance {instance}"))
 }

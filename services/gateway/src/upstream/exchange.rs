@@ -2,24 +2,24 @@
 
 use std::io;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::StatusCode;
-use actix_web::http::header::HeaderMap;
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::connection::Connection;
-use super::error::UpstreamError;
+use super::error::{Fault, UpstreamError};
 use super::framing::{Decoded, ResponseFraming};
+use super::instance::InFlight;
 use super::request::Request;
 use super::response::{self, Head};
 use super::timer::Timer;
+use super::untaken::is_untaken;
 use super::upload::{Stopped, Upload};
-use super::{Body, RequestFraming, Response, Upstream, buffer};
+use super::{Body, Patience, RequestFraming, Response, Upgraded, buffer};
 
 /// Room for a small read is made when less than this is left, in bytes.
 const LEAST_ROOM: usize = 2 * 1024;
@@ -29,7 +29,11 @@ const LEAST_ROOM: usize = 2 * 1024;
 /// It is polled first for the response's head, then for the pieces of its body. Each poll moves the upload too, so an
 /// upstream may answer before it has read everything. Dropping it closes the connection, which tells the upstream.
 pub(super) struct Exchange {
-    upstream: Rc<Upstream>,
+    instance: InFlight,
+    /// How long the upstream may be silent.
+    answer: Duration,
+    /// How long the client may be, in the middle of its body.
+    body: Duration,
     /// `None` once the exchange is over.
     connection: Option<Connection>,
     upload: Upload,
@@ -43,15 +47,17 @@ pub(super) struct Exchange {
     has_heard: bool,
     answers_head: bool,
     may_upgrade: bool,
-    is_repeatable: bool,
+    is_idempotent: bool,
 }
 
 impl Exchange {
-    pub(super) fn new(upstream: Rc<Upstream>, connection: Connection, request: Request) -> Self {
+    pub(super) fn new(instance: InFlight, connection: Connection, request: Request, patience: Patience) -> Self {
         Self {
-            upstream,
+            instance,
+            answer: request.answer_within.unwrap_or(patience.answer),
+            body: patience.body,
             connection: Some(connection),
-            is_repeatable: request.is_repeatable(),
+            is_idempotent: request.is_idempotent,
             answers_head: request.is_head,
             may_upgrade: request.framing == RequestFraming::Upgrade,
             upload: Upload::new(request.head, request.framing, request.payload),
@@ -62,26 +68,47 @@ impl Exchange {
         }
     }
 
-    /// Whether the request may be sent again after this connection broke off: it was an idle one that the upstream
-    /// closed before it said anything, and to repeat the request does no harm.
-    pub(super) fn may_repeat(&self) -> bool {
-        self.is_repeatable && !self.has_heard && self.connection.as_ref().is_some_and(|it| it.is_reused)
+    /// Whether the request may be sent again after `fault`: the connection broke off before it brought a byte, all that
+    /// was sent is still here, and a second time does no harm.
+    ///
+    /// It does none if nothing was taken the first time, or if the request is idempotent and was sent on an idle
+    /// connection, which upstreams do close.
+    pub(super) fn may_repeat(&self, fault: &Fault) -> bool {
+        let (Fault::BrokenOff(why), Some(connection)) = (fault, &self.connection) else {
+            return false;
+        };
+        if self.has_heard || !self.upload.can_rewind() {
+            return false;
+        }
+        let (sent, refused) = self.upload.sent();
+        let is_untaken = || why.is_none() && is_untaken(&connection.stream, sent, refused);
+        (self.is_idempotent && connection.is_reused) || is_untaken()
     }
 
-    /// Sends the request again on `connection`.
-    pub(super) fn repeat_on(&mut self, connection: Connection) {
+    /// Sends the request again on `connection`, which leads to `instance`.
+    pub(super) fn repeat_on(&mut self, instance: InFlight, connection: Connection) {
+        self.instance = instance;
         self.connection = Some(connection);
         self.upload.rewind();
     }
 
+    /// Notes how the instance does, and which one it is.
+    pub(super) fn judge<T>(&mut self, result: Result<T, Fault>) -> Result<T, UpstreamError> {
+        match &result {
+            Ok(_) => self.instance.succeed(),
+            Err(fault) => self.instance.fail(fault),
+        }
+        result.map_err(|fault| fault.at(self.instance.address()))
+    }
+
     /// Sends the request, and answers the response's head as soon as it is there.
-    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, UpstreamError>> {
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Fault>> {
         let stopped = self.poll_upload(cx)?;
         while let Poll::Ready(size) = self.poll_read(cx) {
             match size {
-                Ok(0) => return Poll::Ready(Err(UpstreamError::BrokenOff(None))),
+                Ok(0) => return Poll::Ready(Err(Fault::BrokenOff(None))),
                 Ok(_) => {}
-                Err(error) => return Poll::Ready(Err(UpstreamError::BrokenOff(Some(error)))),
+                Err(error) => return Poll::Ready(Err(Fault::BrokenOff(Some(error)))),
             }
             if let Some(head) = response::parse(&mut self.incoming, self.answers_head, self.may_upgrade)? {
                 self.stop_timers();
@@ -100,7 +127,7 @@ impl Exchange {
     /// The whole response. A body that is here already ends the exchange; another takes it along.
     pub(super) fn into_response(mut self, head: Head) -> Response {
         let Head { status, headers, mut framing, content_length, keeps_alive } = head;
-        self.upload.release_head();
+        self.upload.release();
         if status == StatusCode::SWITCHING_PROTOCOLS {
             self.upload.open();
         }
@@ -128,24 +155,23 @@ impl Exchange {
         Response { status, headers, body }
     }
 
-    /// The connection, if the upstream has agreed to switch protocols on it: the headers that it agreed with, the socket,
-    /// and what it said right behind its head. Else the response.
-    pub(super) fn into_switched(mut self, head: Head) -> Result<(HeaderMap, TcpStream, Bytes), Response> {
+    /// The connection, if the upstream has agreed to switch protocols on it; else the response.
+    pub(super) fn into_upgraded(mut self, head: Head) -> Upgraded {
         match self.connection.take_if(|_| head.status == StatusCode::SWITCHING_PROTOCOLS) {
             Some(Connection { stream, .. }) => {
                 // A copy of what is mostly nothing, so that an idle tunnel does not hold a whole buffer.
                 let leftover = Bytes::copy_from_slice(&self.incoming);
                 buffer::give_back(std::mem::take(&mut self.incoming));
-                self.upload.release_head();
-                Ok((head.headers, stream, leftover))
+                self.upload.release();
+                Upgraded::Switched { headers: head.headers, stream, leftover, guard: self.instance }
             }
-            None => Err(self.into_response(head)),
+            None => Upgraded::Refused(self.into_response(head)),
         }
     }
 
-    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Stopped, UpstreamError> {
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<Stopped, Fault> {
         match &mut self.connection {
-            Some(connection) => self.upload.poll(&mut connection.stream, cx).map_err(UpstreamError::Client),
+            Some(connection) => self.upload.poll(&mut connection.stream, cx).map_err(Fault::Client),
             None => Ok(Stopped::Done),
         }
     }
@@ -171,25 +197,23 @@ impl Exchange {
     }
 
     /// Waits for the client; ready when nothing more of its body has come for too long.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
         // While the client is still sending it is not the upstream that keeps us waiting.
         if let Some(connection) = &mut self.connection {
             connection.timer.stop();
         }
-        let patience = self.upstream.patience.body;
-        self.client_timer.start(patience);
-        self.client_timer.poll_elapsed(cx).map(|()| UpstreamError::Stalled(patience))
+        self.client_timer.start(self.body);
+        self.client_timer.poll_elapsed(cx).map(|()| Fault::Stalled(self.body))
     }
 
     /// Waits for the upstream; ready when it has been silent for too long.
-    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<UpstreamError> {
+    fn poll_silent(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
         self.client_timer.stop();
         let Some(connection) = &mut self.connection else {
             return Poll::Pending;
         };
-        let patience = self.upstream.patience.answer;
-        connection.timer.start(patience);
-        connection.timer.poll_elapsed(cx).map(|()| UpstreamError::Silent(patience))
+        connection.timer.start(self.answer);
+        connection.timer.poll_elapsed(cx).map(|()| Fault::Silent(self.answer))
     }
 
     /// Something has moved: whoever is waited for next has all the time again.
@@ -207,7 +231,7 @@ impl Exchange {
         };
         // Bytes behind the response belong to nothing that we asked for.
         if keeps_alive && self.upload.is_complete() && self.incoming.is_empty() {
-            self.upstream.pool.put(connection);
+            self.instance.pool().put(connection);
         }
         buffer::give_back(std::mem::take(&mut self.incoming));
     }
@@ -221,7 +245,7 @@ pub struct Download {
     framing: ResponseFraming,
     keeps_alive: bool,
     /// Why it breaks off, once what came before is on its way to the client.
-    failed: Option<UpstreamError>,
+    failed: Option<Fault>,
 }
 
 impl Download {
@@ -241,14 +265,14 @@ impl MessageBody for Download {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Some(Err(error)));
+        if let Some(fault) = self.failed.take() {
+            return Poll::Ready(Some(Err(fault.at(self.exchange.instance.address()))));
         }
         match ready!(self.poll_piece(cx)) {
             Ok(piece) => Poll::Ready(piece.map(Ok)),
             // The server drops what it has not written yet when a body fails: let it write that first.
-            Err(error) => {
-                self.failed = Some(error);
+            Err(fault) => {
+                self.failed = Some(fault);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -258,7 +282,7 @@ impl MessageBody for Download {
 
 impl Download {
     /// The next piece of the body; `None` at its end. Moves the upload as well.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UpstreamError>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Fault>> {
         let Self { exchange, framing, keeps_alive, .. } = self;
         if exchange.connection.is_none() {
             return Poll::Ready(Ok(None));
@@ -284,9 +308,9 @@ impl Download {
                     exchange.finish(false);
                     return Poll::Ready(Ok(None));
                 }
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(UpstreamError::BrokenOff(None))),
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(Fault::BrokenOff(None))),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(UpstreamError::BrokenOff(Some(error)))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Fault::BrokenOff(Some(error)))),
                 Poll::Pending => break,
             }
         }

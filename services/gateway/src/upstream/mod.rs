@@ -1,10 +1,23 @@
-//! The upstream half of the gateway: HTTP/1.1 over pooled connections, everything streamed, nothing shared.
+//! The upstream half of the gateway: HTTP/1.1 over pooled connections to the instances of a service, everything streamed.
 //!
-//! All of it belongs to one worker thread (`Rc`, no locks). The path of a request:
+//! All of it belongs to one worker thread (`Rc`, no locks), save what the process knows of the instances ([`Fleet`]). The
+//! path of a request:
 //!
-//! - [`RequestBuilder`] writes its head, [`Upstream::send`] takes a connection from the pool or opens one;
+//! - [`RequestBuilder`] writes its head; [`Upstream::send`] chooses the instance with the least to do, and takes one of
+//!   its connections from a pool or opens one;
 //! - an exchange sends head and body and reads the response's head, both at once;
 //! - [`Body`] is what is left of the exchange, as a response body of actix. At its end the connection goes back.
+//!
+//! The rest of the gateway knows [`Fleet`], [`Request`], [`Upstream::send`], [`Upstream::upgrade`] and what these answer
+//! with: another core would take its place behind them.
+//!
+//! An instance is let alone while its probe says so (one task a service and process, see [`Fleet`]), and while it fails
+//! requests of this worker (a breaker an instance). If all are, requests fail at once and nothing is sent.
+//!
+//! A request is sent again in three cases only, and then on a fresh connection: no connection could be had; or it broke
+//! off before a byte of the answer came, and either the connection was an idle one and the request is idempotent, or the
+//! kernel proves that no byte of it was read (`untaken`). What was taken from the client by then is at most the first
+//! piece of the body, which is still here.
 //!
 //! Bounds: a response head has at most 64 KiB and 100 headers; a direction holds one piece of the body and one read
 //! buffer (16 KiB, 64 KiB for large bodies), so a slow reader on one side slows the writer on the other. Every wait for
@@ -13,22 +26,28 @@
 //! nothing while it cannot write, so a body cannot tell how long that takes; only the client's socket could bound it.
 
 mod address;
+mod breaker;
 mod buffer;
 mod connection;
 mod error;
 mod exchange;
+mod fleet;
 mod framing;
 pub mod hop_by_hop;
+mod instance;
 mod pool;
+mod probe;
 mod request;
+mod resolve;
 mod response;
 mod timer;
+mod untaken;
 mod upload;
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,15 +58,23 @@ use actix_web::http::{Method, StatusCode};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-pub use address::Address;
-pub use error::UpstreamError;
+pub use address::{Address, Addresses};
+pub use error::{Fault, UpstreamError};
 pub use exchange::Download;
+pub use fleet::{Fleet, Watch};
 pub use framing::RequestFraming;
+pub use instance::InFlight;
 pub use request::{Request, RequestBuilder};
+pub use resolve::{Resolve, SystemResolver};
 
 use connection::Connection;
 use exchange::Exchange;
-use pool::Pool;
+use instance::Instances;
+use response::Head;
+use tokio::time::{Instant, timeout};
+
+/// How often one request is sent at most.
+const ATTEMPTS: u32 = 3;
 
 /// How long to wait for an upstream, and for the client while the upstream waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,12 +89,10 @@ pub struct Patience {
     pub body: Duration,
 }
 
-/// One server that requests are passed on to, as one worker thread sees it.
+/// A service that requests are passed on to, as one worker thread sees it.
 pub struct Upstream {
-    address: Address,
+    instances: Instances,
     patience: Patience,
-    pool: Pool,
-    tunnels: Rc<Cell<usize>>,
 }
 
 /// A response, whose body may still be on its way.
@@ -94,23 +119,6 @@ pub enum Upgraded {
     Refused(Response),
 }
 
-/// Counts as a request that its instance has in flight, until it is dropped.
-#[derive(Debug)]
-pub struct InFlight(Rc<Cell<usize>>);
-
-impl InFlight {
-    fn new(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
 /// The body of a response.
 pub enum Body {
     /// There is none, and nothing is said of its length.
@@ -126,63 +134,95 @@ pub enum Body {
 impl Upstream {
     /// An upstream that no connection is open to yet.
     #[must_use]
-    pub fn new(address: Address, patience: Patience) -> Self {
-        Self { address, patience, pool: Pool::default(), tunnels: Rc::default() }
+    pub fn new(fleet: Arc<Fleet>, patience: Patience) -> Self {
+        Self { instances: Instances::new(fleet), patience }
     }
 
+    /// What `Host` says to any of its instances.
     #[must_use]
-    pub fn address(&self) -> &Address {
-        &self.address
+    pub fn host(&self) -> &str {
+        self.instances.fleet().addresses().host()
     }
 
     /// Sends `request` and waits for the head of the response; the bodies go on after that, both ways.
     ///
-    /// A request is sent a second time only if an idle connection broke off before a byte of an answer had come, and
-    /// then only if it is idempotent and has no body.
+    /// A request may be sent a second time where that does no harm; see [`self`].
     pub async fn send(self: &Rc<Self>, request: Request) -> Result<Response, UpstreamError> {
-        // An upgrade cannot be repeated and takes its connection for good, so it gets one of its own.
-        let idle = if request.framing == RequestFraming::Upgrade { None } else { self.pool.take() };
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        let mut exchange = Exchange::new(Rc::clone(self), connection, request);
-        loop {
-            match poll_fn(|cx| exchange.poll_head(cx)).await {
-                Ok(head) => return Ok(exchange.into_response(head)),
-                Err(UpstreamError::BrokenOff(_)) if exchange.may_repeat() => exchange.repeat_on(self.connect().await?),
-                Err(error) => return Err(error),
-            }
-        }
+        // An upgrade takes its connection for good, so it gets one of its own.
+        let (exchange, head) = self.exchange(request.framing != RequestFraming::Upgrade, request).await?;
+        Ok(exchange.into_response(head))
     }
 
     /// Sends `request`, which was built with [`RequestFraming::Upgrade`] and without a payload, on a connection of its own.
     ///
-    /// With 101 that connection is the caller's, to carry whatever both sides agreed on. It is never sent twice.
+    /// With 101 that connection is the caller's, to carry whatever both sides agreed on.
     pub async fn upgrade(self: &Rc<Self>, request: Request) -> Result<Upgraded, UpstreamError> {
-        let guard = InFlight::new(&self.tunnels);
-        let mut exchange = Exchange::new(Rc::clone(self), self.connect().await?, request);
-        let head = poll_fn(|cx| exchange.poll_head(cx)).await?;
-        Ok(match exchange.into_switched(head) {
-            Ok((headers, stream, leftover)) => Upgraded::Switched { headers, stream, leftover, guard },
-            Err(refused) => Upgraded::Refused(refused),
-        })
+        let (exchange, head) = self.exchange(false, request).await?;
+        Ok(exchange.into_upgraded(head))
     }
 
     /// What is at `path`, whole: for our own questions, not for a client's.
     ///
     /// Fails if it is not 200, or has more than `max_bytes` bytes.
     pub async fn get(self: &Rc<Self>, path: &str, max_bytes: usize) -> Result<Bytes, UpstreamError> {
-        let request = RequestBuilder::new(&Method::GET, path, None, &self.address);
+        let request = RequestBuilder::new(&Method::GET, path, None, self.host());
         let response = self.send(request.body(RequestFraming::None, Payload::None)).await?;
         if response.status != StatusCode::OK {
-            return Err(UpstreamError::Malformed("the status is not 200"));
+            return Err(Fault::Malformed("the status is not 200").into());
         }
-        to_bytes_limited(response.body, max_bytes).await.or(Err(UpstreamError::TooLarge(max_bytes)))?
+        to_bytes_limited(response.body, max_bytes).await.or(Err(Fault::TooLarge(max_bytes)))?
     }
 
-    async fn connect(&self) -> Result<Connection, UpstreamError> {
-        Connection::open(&self.address, self.patience.connect).await.map_err(UpstreamError::Connect)
+    /// Sends `request` until there is the head of a response. `takes_idle`: it need not have a connection of its own.
+    async fn exchange(&self, takes_idle: bool, request: Request) -> Result<(Exchange, Head), UpstreamError> {
+        let (instance, connection) = self.connect(takes_idle).await?;
+        let mut exchange = Exchange::new(instance, connection, request, self.patience);
+        let mut attempts = 1;
+        loop {
+            let result = poll_fn(|cx| exchange.poll_head(cx)).await;
+            if attempts < ATTEMPTS && result.as_ref().is_err_and(|fault| exchange.may_repeat(fault)) {
+                attempts += 1;
+                let (instance, connection) = self.connect(false).await?;
+                exchange.repeat_on(instance, connection);
+                continue;
+            }
+            let head = exchange.judge(result)?;
+            return Ok((exchange, head));
+        }
+    }
+
+    /// A connection to the instance with the least to do. If that has none and can open none, to another.
+    async fn connect(&self, takes_idle: bool) -> Result<(InFlight, Connection), UpstreamError> {
+        let mut chosen = match self.instances.least_busy(&[]) {
+            // The first request may come before the names of the instances were looked up.
+            Err(Fault::NoInstance { .. }) => {
+                let _ = timeout(self.patience.connect, self.instances.find_first()).await;
+                self.instances.least_busy(&[])?
+            }
+            chosen => chosen?,
+        };
+        let mut tried = Vec::new();
+        let mut deadline = None;
+        loop {
+            let (mut instance, choices) = chosen;
+            if takes_idle && let Some(connection) = instance.idle_connection() {
+                return Ok((instance, connection));
+            }
+            // One that does not even refuse must leave time for the others.
+            let now = Instant::now();
+            let left = *deadline.get_or_insert(now + self.patience.connect) - now;
+            let fault = match Connection::open(instance.address(), left / choices).await {
+                Ok(connection) => return Ok((instance, connection)),
+                Err(error) => Fault::Connect(error),
+            };
+            instance.fail(&fault);
+            let address = instance.address();
+            tried.push(instance);
+            let Ok(another) = self.instances.least_busy(&tried) else {
+                return Err(fault.at(address));
+            };
+            chosen = another;
+        }
     }
 }
 

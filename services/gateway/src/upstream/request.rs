@@ -1,10 +1,11 @@
 //! A request as it goes to the upstream.
 
+use std::time::Duration;
+
 use actix_web::dev::Payload;
 use actix_web::http::Method;
 use bytes::{BufMut as _, BytesMut};
 
-use super::address::Address;
 use super::buffer;
 use super::framing::RequestFraming;
 
@@ -14,13 +15,18 @@ pub struct Request {
     pub(super) framing: RequestFraming,
     pub(super) payload: Payload,
     pub(super) is_head: bool,
+    /// Sending it twice does no more than sending it once.
     pub(super) is_idempotent: bool,
+    /// How long the upstream may be silent, where that is not [`super::Patience::answer`].
+    pub(super) answer_within: Option<Duration>,
 }
 
 impl Request {
-    /// Sending it twice does no more than sending it once, and it can be sent twice.
-    pub(super) fn is_repeatable(&self) -> bool {
-        self.is_idempotent && self.framing == RequestFraming::None
+    /// Lets the upstream be silent for `patience`, instead of [`super::Patience::answer`].
+    #[must_use]
+    pub fn answer_within(mut self, patience: Duration) -> Self {
+        self.answer_within = Some(patience);
+        self
     }
 }
 
@@ -32,9 +38,10 @@ pub struct RequestBuilder {
 }
 
 impl RequestBuilder {
-    /// Starts a request for `path`, which begins with a slash. `path` and `query` are encoded already.
+    /// Starts a request for `path`, which begins with a slash. `path` and `query` are encoded already. `host` is
+    /// [`super::Upstream::host`].
     #[must_use]
-    pub fn new(method: &Method, path: &str, query: Option<&str>, upstream: &Address) -> Self {
+    pub fn new(method: &Method, path: &str, query: Option<&str>, host: &str) -> Self {
         let mut head = buffer::take();
         head.put_slice(method.as_str().as_bytes());
         head.put_u8(b' ');
@@ -44,7 +51,7 @@ impl RequestBuilder {
             head.put_slice(query.as_bytes());
         }
         head.put_slice(b" HTTP/1.1\r\nhost: ");
-        head.put_slice(upstream.as_str().as_bytes());
+        head.put_slice(host.as_bytes());
         head.put_slice(b"\r\n");
         Self { head, is_head: method == Method::HEAD, is_idempotent: method.is_idempotent() }
     }
@@ -73,6 +80,13 @@ impl RequestBuilder {
             RequestFraming::Upgrade => self.head.put_slice(b"connection: upgrade\r\nupgrade: websocket\r\n"),
         }
         self.head.put_slice(b"\r\n");
-        Request { head: self.head, framing, payload, is_head: self.is_head, is_idempotent: self.is_idempotent }
+        Request {
+            head: self.head,
+            framing,
+            payload,
+            is_head: self.is_head,
+            is_idempotent: self.is_idempotent,
+            answer_within: None,
+        }
     }
 }

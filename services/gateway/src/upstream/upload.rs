@@ -1,12 +1,12 @@
 //! The half of an exchange that goes to the upstream: the request's head, then its body as the client sends it.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use actix_web::dev::Payload;
 use actix_web::error::PayloadError;
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use futures_util::Stream as _;
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
@@ -15,15 +15,22 @@ use super::buffer;
 use super::framing::RequestFraming;
 
 /// What is being written. It holds one piece of the client's body at most, so a slow upstream slows the client down.
+///
+/// The head and the first piece stay until there is a second one: until then everything can be sent again.
 pub(super) struct Upload {
     payload: Payload,
     framing: RequestFraming,
     state: State,
-    /// The head, later the line before a chunk. Written up to `sent`, and kept until there is something new to write.
-    prefix: BytesMut,
-    sent: usize,
+    head: BytesMut,
+    /// The line before a chunk.
+    line: Vec<u8>,
     data: Bytes,
     suffix: &'static [u8],
+    /// How much is written of head, line, data and suffix, one behind the other.
+    sent: usize,
+    taken: Taken,
+    /// The upstream takes nothing more, for this reason. Its answer may still be on the way.
+    refused: Option<io::ErrorKind>,
     has_moved: bool,
 }
 
@@ -35,8 +42,14 @@ enum State {
     Complete,
     /// An upgraded connection whose client will send nothing more: the upstream has to hear of that.
     Closing,
-    /// The upstream takes nothing more. Its answer may still be on the way.
-    Refused,
+}
+
+/// How much of its body was taken from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Nothing,
+    OnePiece,
+    More,
 }
 
 /// Why an upload does not go on by itself.
@@ -57,17 +70,32 @@ impl Upload {
             RequestFraming::None | RequestFraming::Upgrade => State::Complete,
             RequestFraming::Length(_) | RequestFraming::Chunked => State::Open,
         };
-        Self { payload, framing, state, prefix: head, sent: 0, data: Bytes::new(), suffix: b"", has_moved: false }
+        Self {
+            payload,
+            framing,
+            state,
+            head,
+            line: Vec::new(),
+            data: Bytes::new(),
+            suffix: b"",
+            sent: 0,
+            taken: Taken::Nothing,
+            refused: None,
+            has_moved: false,
+        }
     }
 
     /// Moves as much as can be moved. Fails when the client's body breaks off or is crooked.
     pub(super) fn poll(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Result<Stopped, PayloadError> {
         loop {
+            if self.refused.is_some() {
+                return Ok(Stopped::Done);
+            }
             let is_starved = self.poll_load(cx)?.is_pending();
             match self.poll_write(stream, cx) {
                 Poll::Pending => return Ok(Stopped::Blocked),
                 // Many servers answer first and then close without reading on. So the answer decides, not this.
-                Poll::Ready(Err(_)) => self.state = State::Refused,
+                Poll::Ready(Err(error)) => self.refused = Some(error.kind()),
                 Poll::Ready(Ok(())) => {}
             }
             match self.state {
@@ -79,14 +107,15 @@ impl Upload {
                     }
                     self.state = State::Complete;
                 }
-                State::Complete | State::Refused => return Ok(Stopped::Done),
+                State::Complete => return Ok(Stopped::Done),
             }
         }
     }
 
     /// Takes the next piece of the body if there is room. Pending: the client has not sent it yet.
     fn poll_load(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), PayloadError>> {
-        while self.state == State::Open && self.data.is_empty() && self.suffix.is_empty() {
+        // The first piece goes out with the head, in one write; any other takes the place of the one before.
+        while self.state == State::Open && (self.taken == Taken::Nothing || self.is_written()) {
             match ready!(Pin::new(&mut self.payload).poll_next(cx)) {
                 // In chunked framing an empty piece would be the end.
                 Some(Ok(piece)) if piece.is_empty() => {}
@@ -101,14 +130,18 @@ impl Upload {
     }
 
     fn load(&mut self, piece: Bytes) -> Result<(), PayloadError> {
+        if self.taken == Taken::Nothing {
+            self.taken = Taken::OnePiece;
+        } else {
+            self.taken = Taken::More;
+            self.release();
+        }
         match &mut self.framing {
             RequestFraming::Length(remaining) => {
                 *remaining = remaining.checked_sub(piece.len() as u64).ok_or(PayloadError::Overflow)?;
             }
             RequestFraming::Chunked => {
-                // A head that has not left yet goes in front of the first chunk, in one write.
-                self.forget_sent();
-                self.prefix.put_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                write!(self.line, "{:x}\r\n", piece.len())?;
                 self.suffix = b"\r\n";
             }
             RequestFraming::None | RequestFraming::Upgrade => {}
@@ -121,8 +154,8 @@ impl Upload {
         self.state = match self.framing {
             RequestFraming::Length(1..) => return Err(PayloadError::Incomplete(None)),
             RequestFraming::Chunked => {
-                self.forget_sent();
-                self.prefix.put_slice(b"0\r\n\r\n");
+                // Where a chunk stands before it, the line break behind that is written already.
+                self.suffix = if self.data.is_empty() { b"0\r\n\r\n" } else { b"\r\n0\r\n\r\n" };
                 State::Complete
             }
             RequestFraming::Upgrade => State::Closing,
@@ -131,41 +164,31 @@ impl Upload {
         Ok(())
     }
 
-    fn forget_sent(&mut self) {
-        if self.sent == self.prefix.len() {
-            self.prefix.clear();
-            self.sent = 0;
-        }
-    }
-
     fn poll_write(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.state == State::Refused {
-            return Poll::Ready(Ok(()));
-        }
-        while self.sent < self.prefix.len() || !self.data.is_empty() || !self.suffix.is_empty() {
+        while !self.is_written() {
             let stream = Pin::new(&mut *stream);
-            let prefix = &self.prefix[self.sent..];
             let written = if self.data.is_empty() && self.suffix.is_empty() {
-                ready!(stream.poll_write(cx, prefix))?
+                ready!(stream.poll_write(cx, &self.head[self.sent..]))?
             } else {
-                let parts = [IoSlice::new(prefix), IoSlice::new(&self.data), IoSlice::new(self.suffix)];
+                let mut before = self.sent;
+                let parts = [&self.head[..], &self.line, &self.data, self.suffix].map(|part| {
+                    let skipped = before.min(part.len());
+                    before -= skipped;
+                    IoSlice::new(&part[skipped..])
+                });
                 ready!(stream.poll_write_vectored(cx, &parts))?
             };
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.has_moved = true;
-            self.count_off(written);
+            self.sent += written;
         }
         Poll::Ready(Ok(()))
     }
 
-    fn count_off(&mut self, written: usize) {
-        let of_prefix = written.min(self.prefix.len() - self.sent);
-        self.sent += of_prefix;
-        let of_data = (written - of_prefix).min(self.data.len());
-        self.data.advance(of_data);
-        self.suffix = &self.suffix[written - of_prefix - of_data..];
+    fn is_written(&self) -> bool {
+        self.sent == self.head.len() + self.line.len() + self.data.len() + self.suffix.len()
     }
 
     /// Whether anything was written since this was asked last.
@@ -175,13 +198,23 @@ impl Upload {
 
     /// The upstream has got the whole request.
     pub(super) fn is_complete(&self) -> bool {
-        self.state == State::Complete && self.sent == self.prefix.len() && self.data.is_empty()
+        self.state == State::Complete && self.is_written()
     }
 
-    /// Sends the head again from its first byte, on another connection.
+    /// Everything that was written is still here, so that it can be written once more.
+    pub(super) fn can_rewind(&self) -> bool {
+        self.taken != Taken::More
+    }
+
+    /// How many bytes were written, and why no more were. Counts the whole request as long as it can be sent again.
+    pub(super) fn sent(&self) -> (usize, Option<io::ErrorKind>) {
+        (self.sent, self.refused)
+    }
+
+    /// Sends the request again from its first byte, on another connection.
     pub(super) fn rewind(&mut self) {
         self.sent = 0;
-        self.state = State::Complete;
+        self.refused = None;
     }
 
     /// The upstream has agreed to an upgrade: from now on bytes go through as they come.
@@ -189,11 +222,15 @@ impl Upload {
         self.state = State::Open;
     }
 
-    /// The head will not be needed again.
-    pub(super) fn release_head(&mut self) {
-        if self.sent == self.prefix.len() {
+    /// Nothing will be sent again: what is written is not needed any more.
+    pub(super) fn release(&mut self) {
+        if self.is_written() {
+            buffer::give_back(std::mem::take(&mut self.head));
+            self.line.clear();
+            self.data = Bytes::new();
+            self.suffix = b"";
             self.sent = 0;
-            buffer::give_back(std::mem::take(&mut self.prefix));
+            self.taken = Taken::More;
         }
     }
 }

@@ -19,6 +19,7 @@ use common::{Clock as _, SessionId, SystemClock, UserId, Verifier};
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::{Either, select};
 use gateway::config::Config;
+use gateway::upstream::SystemResolver;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -70,7 +71,8 @@ impl TestGateway {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let options = Options { service: "gateway", edge: Edge::Public, workers: 1, drain: Duration::from_secs(1) };
-        let routes = Arc::new(gateway::routes(config, verifier.clone()).unwrap());
+        let fleets = config.fleets(Arc::new(SystemResolver));
+        let routes = Arc::new(gateway::routes(config, fleets, verifier.clone()).unwrap());
         let server = chassis::http::server(listener, options, verifier, routes).unwrap();
         let handle = server.handle();
         rt::spawn(server);
