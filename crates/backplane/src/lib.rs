@@ -63,8 +63,16 @@ impl Backplane {
     /// its last increment.
     pub async fn increment(&self, key: &str, ttl: Duration) -> Result<i64, Away> {
         match &self.0 {
-            Kind::Memory(memory) => Ok(memory.increment(key, ttl)),
+            Kind::Memory(memory) => Ok(memory.add(key, 1, ttl)),
             Kind::Redis(redis) => redis.increment(key, ttl).await,
+        }
+    }
+
+    /// Adds to several counters at once, each by its own number, and returns what they have come to, in order.
+    pub async fn add_all(&self, counts: &[(String, i64)], ttl: Duration) -> Result<Vec<i64>, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(counts.iter().map(|(key, by)| memory.add(key, *by, ttl)).collect()),
+            Kind::Redis(redis) => redis.add_all(counts, ttl).await,
         }
     }
 

@@ -56,12 +56,12 @@ impl Memory {
         entries.values.insert(key.to_owned(), Value { bytes, expires: Instant::now() + ttl });
     }
 
-    pub(crate) fn increment(&self, key: &str, ttl: Duration) -> i64 {
+    pub(crate) fn add(&self, key: &str, by: i64, ttl: Duration) -> i64 {
         let mut entries = self.lock();
         let now = Instant::now();
         entries.counters.retain(|_, counter| counter.expires > now);
         let counter = entries.counters.entry(key.to_owned()).or_insert(Counter { count: 0, expires: now });
-        counter.count = counter.count.saturating_add(1);
+        counter.count = counter.count.saturating_add(by);
         counter.expires = now + ttl;
         counter.count
     }
@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn it_never_holds_more_than_its_bound_and_never_loses_a_counter() {
         let memory = Memory::default();
-        memory.increment("generation", HOUR);
+        memory.add("generation", 1, HOUR);
         for n in 0..200 {
             memory.set(&format!("key {n}"), vec![0; 1024 * 1024], HOUR);
             let entries = memory.lock();
@@ -121,7 +121,7 @@ mod tests {
         let memory = Memory::default();
         memory.set("key", vec![1], Duration::ZERO);
         assert_eq!(memory.get("key"), None);
-        memory.increment("counter", Duration::ZERO);
+        memory.add("counter", 1, Duration::ZERO);
         assert_eq!(memory.count("counter"), 0);
     }
 }

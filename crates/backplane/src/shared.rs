@@ -73,6 +73,16 @@ impl Shared {
         Ok(count)
     }
 
+    pub(crate) async fn add_all(&self, counts: &[(String, i64)], ttl: Duration) -> Result<Vec<i64>, Away> {
+        let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
+        let mut pipe = redis::pipe();
+        for (key, by) in counts {
+            let key = self.counter(key);
+            pipe.incr(&key, *by).pexpire(&key, ttl_ms).ignore();
+        }
+        Ok(pipe.query_async(&mut self.connection().await?).await?)
+    }
+
     pub(crate) async fn ping(&self) -> Result<(), Away> {
         Ok(self.connection().await?.ping().await?)
     }

@@ -1,6 +1,5 @@
-//! The HTTP server of a service: the same request span, request id, access log, metrics and error format everywhere.
+//! The HTTP server of a service behind the gateway: the same request span, request id, access log, metrics and error format everywhere.
 
-use std::borrow::Cow;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use actix_web::http::{KeepAlive, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer, ResponseError as _, web};
 use common::problem::kinds;
-use common::{Problem, Verifier};
+use common::{Problem, Trace, Verifier};
 use opentelemetry::global;
 use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::TraceContextExt as _;
@@ -21,41 +20,30 @@ use socket2::SockRef;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use crate::secrets::random_hex;
-
 /// The header that names a request in logs, from the gateway to the last service.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Bodies of JSON requests are at most this long, in bytes, unless a route says otherwise.
 pub const JSON_LIMIT: usize = 64 * 1024;
 /// How long an idle connection stays open. Above the 30 s after which the gateway lets go of one, so that the
 /// gateway never sends a request into a connection that is just closing.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// A client that takes nothing of what was sent to it for this long is cut off: nothing else would notice that it has
 /// stopped reading.
-const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
+pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// A client that has not sent a request's head by then is slow, broken or hostile.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a service adds to its server.
 pub type Routes = Arc<dyn Fn(&mut web::ServiceConfig) + Send + Sync>;
 
-/// Who sends requests here.
+/// Who sends requests to a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Edge {
-    /// Anyone: request ids from outside are not taken over.
+    /// Anyone.
     Public,
     /// The gateway.
     Internal,
 }
-
-/// The pattern of the route that handles a request, for metrics and logs. A handler that routes by itself, as the
-/// gateway does, puts it into the request's extensions.
-#[derive(Debug, Clone)]
-pub struct RoutePattern(pub Cow<'static, str>);
-
-/// The path and query of a request as they may be logged, where the usual redaction is not enough.
-#[derive(Debug, Clone)]
-pub struct LoggedTarget(pub String);
 
 /// The id of the request in hand, from its extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +53,6 @@ pub struct RequestId(pub String);
 pub struct Options {
     /// In logs and metrics.
     pub service: &'static str,
-    pub edge: Edge,
     /// Worker threads.
     pub workers: usize,
     /// How long requests in flight may take when the server stops.
@@ -74,13 +61,13 @@ pub struct Options {
 
 /// A server on `listener`. It does nothing until it is awaited.
 pub fn server(listener: TcpListener, options: Options, verifier: Verifier, routes: Routes) -> std::io::Result<Server> {
-    let Options { service, edge, workers, drain } = options;
+    let Options { service, workers, drain } = options;
     // Accepted connections inherit it.
     SockRef::from(&listener).set_tcp_user_timeout(Some(UNREAD_TIMEOUT))?;
     let server = HttpServer::new(move || {
         let routes = Arc::clone(&routes);
         App::new()
-            .wrap(from_fn(move |request, next| observe(service, edge, request, next)))
+            .wrap(from_fn(move |request, next| observe(service, request, next)))
             .app_data(web::Data::new(verifier.clone()))
             .app_data(
                 web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _| json_problem(&error).into()),
@@ -133,26 +120,19 @@ fn path_problem(_: &PathError, request: &HttpRequest) -> Problem {
 /// Everything that happens around each request.
 async fn observe(
     service: &'static str,
-    edge: Edge,
     request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse, actix_web::Error> {
     let start = Instant::now();
-    let request_id = match edge {
-        Edge::Public => None,
-        Edge::Internal => request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok()).map(str::to_owned),
-    }
-    .unwrap_or_else(|| random_hex(16));
+    let told = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let request_id = told.map_or_else(|| Trace::begin().id().to_string(), str::to_owned);
     request.extensions_mut().insert(RequestId(request_id.clone()));
     let method = request.method().clone();
 
     let span = tracing::info_span!("http.request", otel.kind = "server", service, request_id);
-    // Nobody outside chooses our trace ids.
-    if edge == Edge::Internal {
-        let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
-        // Fails only when nothing collects spans; then there is no trace to continue.
-        let _ = span.set_parent(parent);
-    }
+    let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
+    // Fails only when nothing collects spans; then there is no trace to continue.
+    let _ = span.set_parent(parent);
 
     let mut response = next.call(request).instrument(span.clone()).await?.map_into_boxed_body();
 
@@ -175,26 +155,21 @@ async fn observe(
     // For traces alone: the access log says these by itself.
     span.context().span().update_name(format!("{method} {route}"));
     span.set_attribute("http.request.method", method.to_string());
-    span.set_attribute("http.route", route.to_string());
+    span.set_attribute("http.route", route.clone());
     span.set_attribute("http.response.status_code", i64::from(status));
     let took = start.elapsed();
     metrics::histogram!(
         "http_request_duration_seconds",
-        "service" => service, "method" => label_of(&method), "route" => route.to_string(), "status" => status.to_string(),
+        "service" => service, "method" => label_of(&method), "route" => route.clone(), "status" => status.to_string(),
     )
     .record(took.as_secs_f64());
     let path = target_of(&response);
-    let client = client_of(edge, response.request());
+    let client = client_of(response.request());
     // To the head of the answer: a body may go on for hours.
     let took_ms = took.as_micros() as f64 / 1000.0;
-    span.in_scope(|| match edge {
-        Edge::Public => {
-            tracing::info!(%method, path, route = &*route, status, took_ms, client, request_id, "request");
-        }
-        // The gateway has told of it.
-        Edge::Internal => {
-            tracing::debug!(%method, path, route = &*route, status, took_ms, client, request_id, "request");
-        }
+    // The gateway has told of it at `info`.
+    span.in_scope(|| {
+        tracing::debug!(%method, path, route, status, took_ms, client, request_id, "request");
     });
     Ok(response)
 }
@@ -206,25 +181,19 @@ fn is_bare_refusal(response: &ServiceResponse) -> bool {
 }
 
 /// The method, if it is one of those that are used: clients invent others, and a metric needs a bound.
-fn label_of(method: &Method) -> &'static str {
+#[must_use]
+pub fn label_of(method: &Method) -> &'static str {
     let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     known.into_iter().find(|name| *name == method.as_str()).unwrap_or("other")
 }
 
 /// The pattern of the route, never the path: paths have no bound, and a metric needs one.
-fn route_of(response: &ServiceResponse) -> Cow<'static, str> {
-    let request = response.request();
-    if let Some(RoutePattern(pattern)) = request.extensions().get() {
-        return pattern.clone();
-    }
-    request.match_pattern().map_or(Cow::Borrowed("none"), Cow::Owned)
+fn route_of(response: &ServiceResponse) -> String {
+    response.request().match_pattern().unwrap_or_else(|| "none".to_owned())
 }
 
 fn target_of(response: &ServiceResponse) -> String {
     let request = response.request();
-    if let Some(LoggedTarget(target)) = request.extensions().get() {
-        return target.clone();
-    }
     match request.match_pattern() {
         // A part of the path is a secret.
         Some(pattern) if pattern.contains("{secret}") => redact(&pattern, request.query_string()),
@@ -232,12 +201,9 @@ fn target_of(response: &ServiceResponse) -> String {
     }
 }
 
-/// Where the request came from: the peer, or what the gateway says of it.
-fn client_of(edge: Edge, request: &HttpRequest) -> String {
-    let told = match edge {
-        Edge::Public => None,
-        Edge::Internal => request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok()),
-    };
+/// Where the request came from: what the gateway says, else the peer.
+fn client_of(request: &HttpRequest) -> String {
+    let told = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
     match (told, request.peer_addr()) {
         (Some(told), _) => told.to_owned(),
         (None, Some(peer)) => peer.ip().to_string(),

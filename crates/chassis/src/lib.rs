@@ -24,6 +24,8 @@ pub mod tasks;
 pub mod telemetry;
 pub mod trust;
 
+mod log_sink;
+
 pub use env::{ConfigError, Env, Stage};
 pub use service::{App, Context, Core, Service, Start};
 pub use tasks::Tasks;

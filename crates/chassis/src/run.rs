@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::env::{ConfigError, Env, Origins};
 use crate::health::{Health, Importance};
-use crate::service::{Announcement, Context, Core, Service, Start};
+use crate::service::{Announcement, Context, Core, Front, Service, Start};
 use crate::tasks::Tasks;
 use crate::{admin, db, docs, http, telemetry, trust};
 
@@ -239,17 +239,14 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         let place = if service.edge == http::Edge::Public { announcements.len().min(1) } else { announcements.len() };
         announcements.splice(place..place, app.announcements);
         last.extend(app.when_serving);
-        let options =
-            http::Options { service: service.name, edge: service.edge, workers: core.workers.get(), drain: core.drain };
-        let (openapi, routes, health_of_all) = (docs::openapi_of(service)?, app.routes, health.clone());
-        let routes: http::Routes = std::sync::Arc::new(move |config| {
-            let (document, health) = (openapi.clone(), health_of_all.clone());
-            routes(config);
-            config
-                .route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))))
-                .route("/healthz", web::get().to(move || std::future::ready(healthz(&health))));
-        });
-        let server = http::server(listener, options, verifier.clone(), routes)?;
+        let options = http::Options { service: service.name, workers: core.workers.get(), drain: core.drain };
+        let server = match app.front {
+            Front::Own(make) => make(listener, options)?,
+            Front::Routes(routes) => {
+                let routes = with_common_routes(routes, docs::openapi_of(service)?, health.clone());
+                http::server(listener, options, verifier.clone(), routes)?
+            }
+        };
         servers.push(server.handle());
         tasks.spawn(serve(service.name, server));
     }
@@ -260,8 +257,16 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
     // The private port is the last to close: it tells that the process is stopping.
     servers.insert(0, admin_handle);
 
-    let mut running =
-        Running { servers, admin, announcements, tasks, health, postgres: databases.postgres, notice: core.notice, drain: core.drain };
+    let mut running = Running {
+        servers,
+        admin,
+        announcements,
+        tasks,
+        health,
+        postgres: databases.postgres,
+        notice: core.notice,
+        drain: core.drain,
+    };
     running.wait_until_ready().await;
     for last in last {
         running.announcements.extend(last.await?);
@@ -273,8 +278,20 @@ fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).with_context(|| format!("{setting}: {address} is not free; set another"))
 }
 
+/// `routes`, and what every service has.
+fn with_common_routes(routes: http::Routes, openapi: serde_json::Value, health: Health) -> http::Routes {
+    std::sync::Arc::new(move |config| {
+        let (document, health) = (openapi.clone(), health.clone());
+        routes(config);
+        config
+            .route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))))
+            .route("/healthz", web::get().to(move || std::future::ready(healthz(&health))));
+    })
+}
+
 /// For whoever spreads requests over instances: 200 while they should come here, 503 from when the process is to stop.
-fn healthz(health: &Health) -> HttpResponse {
+#[must_use]
+pub fn healthz(health: &Health) -> HttpResponse {
     match health.takes_requests() {
         true => HttpResponse::Ok().json(serde_json::json!({ "status": "ready" })),
         false => HttpResponse::ServiceUnavailable().json(serde_json::json!({ "status": "stopping" })),
@@ -337,11 +354,7 @@ fn watch_relay(health: &Health, service: &str, relay: watch::Receiver<outbox::Re
     });
 }
 
-fn watch_consumer(
-    health: &Health,
-    queue: &'static str,
-    consumer: watch::Receiver<outbox::ConsumerHealth>,
-) {
+fn watch_consumer(health: &Health, queue: &'static str, consumer: watch::Receiver<outbox::ConsumerHealth>) {
     health.check(format!("{queue}.events.in"), Importance::Helpful, move || {
         let problem = consumer.borrow().problem.clone();
         Box::pin(async move { problem.map_or(Ok(()), Err) })

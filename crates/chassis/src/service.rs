@@ -1,10 +1,12 @@
 //! What a service is to the process that runs it.
 
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::dev::Server;
 use anyhow::Context as _;
 use backplane::Backplane;
 use common::{Kind, Secret, SharedClock, Verifier};
@@ -17,7 +19,7 @@ use utoipa::openapi::OpenApi;
 use crate::db::Pool;
 use crate::env::{ConfigError, Env, Origin, Stage};
 use crate::health::Health;
-use crate::http::{Edge, Routes};
+use crate::http::{Edge, Options, Routes};
 use crate::tasks::Tasks;
 use crate::telemetry;
 
@@ -77,9 +79,18 @@ pub(crate) type Consume = Box<dyn FnOnce(Pool, Transport, &Tasks) -> watch::Rece
 /// A label and a text for the person who starts the process.
 pub type Announcement = (&'static str, String);
 
+/// Makes the server of a service that does not leave that to the chassis. The server does nothing until it is awaited.
+pub type MakeServer = Box<dyn FnOnce(TcpListener, Options) -> std::io::Result<Server> + Send>;
+
+/// How requests reach a service.
+pub(crate) enum Front {
+    Routes(Routes),
+    Own(MakeServer),
+}
+
 /// A service that is ready to be served.
 pub struct App {
-    pub(crate) routes: Routes,
+    pub(crate) front: Front,
     pub(crate) consumers: Vec<(&'static str, Consume)>,
     pub(crate) announcements: Vec<Announcement>,
     pub(crate) when_serving: Option<BoxFuture<'static, anyhow::Result<Vec<Announcement>>>>,
@@ -88,7 +99,16 @@ pub struct App {
 impl App {
     /// An app that serves `routes` and consumes nothing.
     pub fn new(routes: impl Fn(&mut actix_web::web::ServiceConfig) + Send + Sync + 'static) -> Self {
-        Self { routes: Arc::new(routes), consumers: Vec::new(), announcements: Vec::new(), when_serving: None }
+        Self::with(Front::Routes(Arc::new(routes)))
+    }
+
+    /// An app with a server of its own, which answers `/healthz` and `/openapi.json` by itself too.
+    pub fn with_server(make: impl FnOnce(TcpListener, Options) -> std::io::Result<Server> + Send + 'static) -> Self {
+        Self::with(Front::Own(Box::new(make)))
+    }
+
+    fn with(front: Front) -> Self {
+        Self { front, consumers: Vec::new(), announcements: Vec::new(), when_serving: None }
     }
 
     /// Lets `handler` have the events of `queue`, one of [`events::SUBSCRIPTIONS`].
@@ -147,6 +167,12 @@ pub struct Core {
 }
 
 impl Core {
+    /// Whether traces are sent to a collector.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.telemetry.otlp_endpoint.is_some()
+    }
+
     pub fn from_env(env: &Env) -> Result<Self, ConfigError> {
         let stage = env.read(
             "AMPHI_ENV",

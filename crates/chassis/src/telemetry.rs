@@ -29,6 +29,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::env::{ConfigError, Env, Stage, Value};
+use crate::log_sink::LogSink;
 
 /// Upper bounds of the request-time buckets, in seconds.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -101,6 +102,7 @@ impl Config {
 /// Ends telemetry when the process ends: what is still in buffers is written and sent.
 pub struct Telemetry {
     provider: SdkTracerProvider,
+    stdout: LogSink,
     _files: Vec<WorkerGuard>,
 }
 
@@ -113,14 +115,16 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
     global::set_text_map_propagator(TraceContextPropagator::new());
     global::set_tracer_provider(provider.clone());
 
+    let sink = LogSink::new(std::io::stdout())?;
     let stdout = match config.log_format {
-        LogFormat::Json => json(std::io::stdout),
+        LogFormat::Json => json(sink.clone()),
         LogFormat::Text => {
             // Spans tell machines which lines belong together; for people they are in the way.
             let filter = filter_fn(|metadata| !metadata.is_span());
             tracing_subscriber::fmt::layer()
                 .with_target(false)
                 .with_ansi(std::io::stdout().is_terminal())
+                .with_writer(sink.clone())
                 .with_filter(filter)
                 .boxed()
         }
@@ -147,7 +151,7 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
         tracing_opentelemetry::layer().with_tracer(provider.tracer("amphi")).with_filter(LevelFilter::INFO).boxed(),
     );
     tracing_subscriber::registry().with(layers).try_init().context("logging was started twice")?;
-    Ok(Telemetry { provider, _files: files })
+    Ok(Telemetry { provider, stdout: sink, _files: files })
 }
 
 type AnyLayer = Box<dyn Layer<Registry> + Send + Sync>;
@@ -180,6 +184,12 @@ impl Telemetry {
         if let Err(error) = self.provider.shutdown() {
             tracing::warn!(%error, "the last traces could not be sent");
         }
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        self.stdout.flush();
     }
 }
 

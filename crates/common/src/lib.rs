@@ -4,6 +4,7 @@
 //! - [`problem`]: the one error format on the wire, RFC 9457.
 //! - [`token`]: access tokens, and the [`Caller`] extractor. [`verifier`]: how they are verified without I/O.
 //! - [`trust`]: what auth tells every process so that it can: keys, and sessions that have ended.
+//! - [`trace`]: the trace that a request belongs to.
 //! - [`page`]: pages of lists, and their bounds.
 //! - [`clock`]: time, taken from outside.
 //! - [`secret`]: text that must not be printed.
@@ -16,6 +17,7 @@ pub mod page;
 pub mod problem;
 pub mod secret;
 pub mod token;
+pub mod trace;
 pub mod trust;
 pub mod verifier;
 
@@ -27,4 +29,5 @@ pub use page::{Page, PageQuery};
 pub use problem::{Invalid, Kind, Problem};
 pub use secret::Secret;
 pub use token::{Caller, Claims, Role};
+pub use trace::Trace;
 pub use verifier::{SessionWatch, Verified, Verifier};

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use actix_web::http::{StatusCode, header};
 use actix_web::{HttpResponse, ResponseError};
-use opentelemetry::trace::TraceContextExt as _;
 use serde_json::{Map, Value, json};
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::trace::Trace;
 
 /// What an error is. Declared with [`problems!`](crate::problems), so that each stands in the documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Problem {
         body.insert("status".into(), json!(self.0.kind.status));
         body.insert("detail".into(), json!(self.0.detail));
         body.insert("code".into(), json!(self.0.kind.code));
-        body.insert("trace_id".into(), json!(current_trace_id()));
+        body.insert("trace_id".into(), json!(Trace::current().map(|trace| trace.id().to_string())));
         Value::Object(body)
     }
 
@@ -181,18 +181,9 @@ impl Problem {
             return;
         }
         let cause = self.0.source.as_deref().map(|cause| chain(cause)).unwrap_or_default();
-        let trace_id = current_trace_id();
+        let trace_id = Trace::current().map(|trace| trace.id().to_string());
         tracing::error!(code = self.0.kind.code, cause, trace_id, "{}", self.0.detail);
     }
-}
-
-/// The id of the trace that the current span belongs to; `None` outside a request.
-#[must_use]
-pub fn current_trace_id() -> Option<String> {
-    let context = tracing::Span::current().context();
-    let span = context.span();
-    let span = span.span_context();
-    span.is_valid().then(|| span.trace_id().to_string())
 }
 
 /// An error with everything that led to it, for the log.

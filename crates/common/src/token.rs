@@ -149,7 +149,8 @@ const MOST_COOKIES: usize = 2;
 
 /// The tokens of a request: cookie `auth_token`, then `Authorization: Bearer`, then `?token=` where allowed.
 pub fn candidates(head: &RequestHead, in_query: InQuery) -> impl Iterator<Item = (Carrier, Cow<'_, str>)> {
-    let cookies = cookies(&head.headers, COOKIE).take(MOST_COOKIES).map(|token| (Carrier::Cookie, Cow::Borrowed(token)));
+    let cookies =
+        cookies(&head.headers, COOKIE).take(MOST_COOKIES).map(|token| (Carrier::Cookie, Cow::Borrowed(token)));
     let bearer = head
         .headers
         .get(header::AUTHORIZATION)

@@ -91,9 +91,7 @@ fn feed(mut told: watch::Receiver<Vec<EndedSession>>) -> HttpResponse {
     told.mark_changed();
     let lines = stream::unfold(told, async |mut told| {
         let line = match timeout(trust::BEAT_EVERY, told.changed()).await {
-            Ok(_) => {
-                Trust::Snapshot { keys: vec![key()], ended: told.borrow_and_update().clone(), roles: Vec::new() }
-            }
+            Ok(_) => Trust::Snapshot { keys: vec![key()], ended: told.borrow_and_update().clone(), roles: Vec::new() },
             Err(_) => Trust::Beat,
         };
         let mut text = serde_json::to_vec(&line).expect("it is JSON");

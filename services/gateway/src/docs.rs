@@ -50,12 +50,12 @@ impl Documents {
     }
 }
 
-/// Adds `/`, `/docs/` and `/openapi.json`.
+/// Adds `/docs/`, `/docs/paths` and `/openapi.json`.
 pub fn routes(config: &mut web::ServiceConfig) {
     // Swagger UI would otherwise show the document to a validator on the internet.
     let page = Config::new(["/openapi.json"]).validator_url("none");
     config
-        .route("/", web::get().to(index))
+        .route("/docs/paths", web::get().to(index))
         .route("/openapi.json", web::get().to(openapi))
         .service(web::redirect("/docs", "/docs/"))
         .service(SwaggerUi::new("/docs/{file:.*}").config(page));
@@ -95,10 +95,11 @@ async fn document(worker: &Worker) -> Bytes {
 }
 
 async fn aggregate(worker: &Worker) -> Bytes {
-    let described = Service::ALL.into_iter().filter(|service| service.has_openapi());
+    let described =
+        Service::ALL.into_iter().filter(|service| service.has_openapi() && worker.upstream(*service).is_ok());
     let parts = join_all(described.map(async |service| (service, describe(worker, service).await))).await;
     let is_partial = parts.iter().any(|(_, part)| part.is_err());
-    let document = Bytes::from(merge(&worker.router, parts).to_string());
+    let document = Bytes::from(merge(&worker.gateway.router, parts).to_string());
     let fresh = if is_partial { FRESH_PARTIAL } else { FRESH };
     worker.documents.last.replace(Some((Instant::now() + fresh, document.clone())));
     document
@@ -106,7 +107,8 @@ async fn aggregate(worker: &Worker) -> Bytes {
 
 /// The document of one service. The error says in words why there is none.
 async fn describe(worker: &Worker, service: Service) -> Result<Value, String> {
-    let answer = timeout(PATIENCE, worker.upstream(service).get("/openapi.json", MAX_DOCUMENT));
+    let upstream = worker.upstream(service).map_err(|problem| problem.to_string())?;
+    let answer = timeout(PATIENCE, upstream.get("/openapi.json", MAX_DOCUMENT));
     let text = answer.await.unwrap_or(Err(Fault::Silent(PATIENCE).into())).map_err(|error| chain(&error))?;
     serde_json::from_slice(&text).map_err(|error| error.to_string())
 }
@@ -205,7 +207,7 @@ fn members_of(value: Option<Value>) -> Map<String, Value> {
 }
 
 /// A page for whoever opens the gateway's address in a browser: where the documents are, and every path of the table.
-async fn index() -> HttpResponse {
+pub async fn index() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "no-cache"))

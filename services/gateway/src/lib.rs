@@ -1,40 +1,48 @@
 //! The gateway: the one door that clients know.
 //!
 //! - [`table`]: every public path, who answers there and who may ask. [`router`] finds a path in it.
-//! - [`path`], [`headers`]: what of a request is refused, and what of it reaches a service.
-//! - [`forward`]: the way of a request, from the route to the answer. [`unread`]: what becomes of a body that the answer
-//!   did not wait for.
+//! - [`server`]: HTTP/1.1, and with [`tls`] HTTP/2. [`front`]: the way of a request, from the route to the answer.
+//! - [`admit`]: what is checked on the way, with [`path`], [`client`] (who is at the other end), [`origin`] (whose page asks)
+//!   and [`rate`] (how often). [`headers`]: what of a request reaches a service.
 //! - [`upstream`]: the other half: pooled connections to the services, everything streamed.
-//! - [`docs`]: the API of all services as one document, with a page to read it.
-//! - [`config`], [`problems`], [`worker`]: settings, errors, and what each worker thread has for itself.
+//! - [`tunnel`]: WebSockets. [`answer`], [`unread`]: bodies of answers, and of requests that were not waited for.
+//! - [`pages`]: what the gateway serves itself, with [`docs`]: the API of all services as one document.
+//! - [`config`], [`problems`], [`metrics`], [`worker`]: settings, errors, measurements, and what threads share.
 //!
 //! It holds no business rule and opens no database.
 
+pub mod admit;
+pub mod answer;
+pub mod client;
 pub mod config;
 pub mod docs;
-pub mod forward;
+pub mod front;
 pub mod headers;
+pub mod metrics;
+pub mod origin;
+pub mod pages;
 pub mod path;
 pub mod problems;
+pub mod rate;
 pub mod router;
+pub mod server;
 pub mod table;
+pub mod tls;
+pub mod tunnel;
 pub mod unread;
 pub mod upstream;
 pub mod worker;
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_web::web;
 use chassis::http::Edge;
 use chassis::{App, ConfigError, Context, Core, Env, Service, Start};
-use common::Verifier;
 use utoipa::OpenApi;
 
-use config::{Config, Fleets};
-use router::Router;
-use upstream::SystemResolver;
-use worker::Worker;
+use config::Config;
+use tls::Certificate;
+use upstream::{Resolve, SystemResolver};
+use worker::Gateway;
 
 /// The gateway, for whoever runs it.
 pub const SERVICE: Service = Service {
@@ -63,24 +71,20 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 }
 
 fn start(config: Config, context: &Context) -> anyhow::Result<App> {
-    let fleets = config.fleets(Arc::new(SystemResolver));
-    for fleet in &fleets {
-        context.tasks.spawn(Arc::clone(fleet).keep_watch(context.tasks.shutdown()));
+    let Context { tasks, verifier, health, backplane, clock, .. } = context;
+    let fleets = config.fleets(&(Arc::new(SystemResolver) as Arc<dyn Resolve>));
+    for fleet in fleets.iter().flatten() {
+        tasks.spawn(Arc::clone(fleet).keep_watch(tasks.shutdown()));
     }
-    Ok(App::new(routes(config, fleets, context.verifier.clone())?))
-}
-
-/// The routes of a gateway with `config`, which passes requests on to `fleets` and verifies tokens with `verifier`.
-///
-/// Fails if the table contradicts itself.
-pub fn routes(
-    config: Config,
-    fleets: Fleets,
-    verifier: Verifier,
-) -> Result<impl Fn(&mut web::ServiceConfig) + Send + Sync + 'static, router::TableError> {
-    let router = Arc::new(Router::new(table::ROUTES)?);
-    Ok(move |service: &mut web::ServiceConfig| {
-        let worker = Worker::new(&config, &fleets, Arc::clone(&router), verifier.clone());
-        service.app_data(Rc::new(worker)).configure(docs::routes).default_service(web::to(forward::forward));
-    })
+    let certificate = config.tls.clone().map(Certificate::load).transpose()?;
+    let tls = certificate.as_ref().map(Certificate::server_config).transpose()?;
+    if let Some(certificate) = certificate {
+        tasks.spawn(certificate.keep_fresh(tasks.shutdown()));
+    }
+    let gateway = Arc::new(Gateway::new(config, fleets, verifier.clone(), health.clone(), clock)?);
+    if backplane.is_remote() {
+        let limiters = vec![Arc::clone(&gateway.per_address), Arc::clone(&gateway.per_user)];
+        tasks.spawn(rate::share(limiters, backplane.clone(), tasks.shutdown()));
+    }
+    Ok(App::with_server(move |listener, options| server::server(listener, &options, gateway, tls)))
 }

@@ -181,19 +181,10 @@ fn fill(pattern: &'static str, captured: &[&str], is_hidden: impl Fn(&str) -> bo
 mod tests {
     use super::*;
     use crate::config::Service;
-    use crate::table::{Access, Methods, ROUTES};
-    use common::token::InQuery;
+    use crate::table::{Access, ROUTE, ROUTES};
 
     const fn route(paths: &'static [&'static str]) -> Route {
-        Route {
-            paths,
-            service: Service::Stream,
-            methods: Methods::Any,
-            access: Access::Public,
-            token_in_query: InQuery::Ignored,
-            headers: &[],
-            purpose: "",
-        }
+        Route { paths, service: Service::Stream, access: Access::Public, ..ROUTE }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! Where several patterns fit, the most literal one counts, whatever their order. A path may end in a slash or not.
 //! Patterns are compared with the path as it was sent, so a disguised path (`/%61uth`) is an unknown one.
 
+use std::time::Duration;
+
 use actix_web::http::Method;
 use common::token::InQuery;
 
@@ -22,8 +24,23 @@ pub struct Route {
     pub token_in_query: InQuery,
     /// Headers that pass here and are stripped everywhere else.
     pub headers: &'static [&'static str],
+    /// The largest body of a request, in bytes.
+    pub max_body: u64,
+    /// How long the service may be silent, where that is not `GATEWAY_ANSWER_TIMEOUT`.
+    pub patience: Option<Duration>,
+    pub limits: Limits,
+    /// Whether pages of any origin may show what is here: media, which they get without cookies.
+    pub is_embeddable: bool,
     /// What one does here, in a few words.
     pub purpose: &'static str,
+}
+
+/// Whether requests count towards the rates of their address and user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limits {
+    Rates,
+    /// None: video comes in many small requests, of a whole school at one address; media servers must never wait.
+    None,
 }
 
 /// Which methods the gateway lets through. What of them a resource knows is for its service to say.
@@ -82,15 +99,33 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
 /// What most routes have in common.
-const ROUTE: Route = Route {
+pub(crate) const ROUTE: Route = Route {
     paths: &[],
     service: Service::Auth,
     methods: Methods::Any,
     access: Access::Token,
     token_in_query: InQuery::Ignored,
     headers: &[],
+    max_body: MIB,
+    patience: None,
+    limits: Limits::Rates,
+    is_embeddable: false,
     purpose: "",
+};
+
+/// Callbacks of media servers, which can send no token: the service knows their secret.
+const WEBHOOK: Route = Route {
+    service: Service::Stream,
+    access: Access::Public,
+    headers: &["x-webhook-secret", "x-media-server", "x-media-server-started"],
+    max_body: 64 * KIB,
+    limits: Limits::None,
+    ..ROUTE
 };
 
 /// The table.
@@ -108,6 +143,30 @@ pub const ROUTES: &[Route] = &[
         // Whoever holds an expired token wants to be rid of its cookie too.
         access: Access::Public,
         purpose: "Log out",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/auth/refresh", "/api/auth/refresh"],
+        access: Access::Public,
+        purpose: "A new token for a refresh token",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/auth/password-reset/{rest..}", "/api/auth/password-reset/{rest..}"],
+        access: Access::Public,
+        purpose: "A new password for one that was forgotten",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/auth/email-verification/confirm", "/api/auth/email-verification/confirm"],
+        access: Access::Public,
+        purpose: "Confirm an e-mail address",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/auth/config", "/api/auth/config"],
+        access: Access::Public,
+        purpose: "Who may register",
         ..ROUTE
     },
     Route { paths: &["/api/v1/auth/{rest..}", "/api/auth/{rest..}"], purpose: "One's own account", ..ROUTE },
@@ -139,14 +198,10 @@ pub const ROUTES: &[Route] = &[
         purpose: "What belongs to a stream",
         ..ROUTE
     },
-    // Callbacks of media servers, which can send no token: the stream service knows their secret.
     Route {
         paths: &["/api/v1/webhook/stream-event", "/api/webhook/stream-event", "/webhook/stream-event"],
-        service: Service::Stream,
-        access: Access::Public,
-        headers: &["x-webhook-secret", "x-media-server", "x-media-server-started"],
         purpose: "Callbacks of media servers",
-        ..ROUTE
+        ..WEBHOOK
     },
     Route {
         paths: &[
@@ -154,10 +209,105 @@ pub const ROUTES: &[Route] = &[
             "/api/webhook/stream-event/{secret}",
             "/webhook/stream-event/{secret}",
         ],
-        service: Service::Stream,
-        access: Access::Public,
-        headers: &["x-webhook-secret", "x-media-server", "x-media-server-started"],
         purpose: "Callbacks of media servers, with the secret in the path",
+        ..WEBHOOK
+    },
+    // Meetings
+    Route {
+        paths: &["/api/v1/sessions", "/api/sessions"],
+        service: Service::Session,
+        purpose: "List meetings, create one",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/sessions/{id}/{rest..}", "/api/sessions/{id}/{rest..}"],
+        service: Service::Session,
+        purpose: "A meeting: join, leave, who is there",
+        ..ROUTE
+    },
+    // Lessons
+    Route {
+        paths: &["/api/v1/video-call/{rest..}", "/api/video-call/{rest..}"],
+        service: Service::VideoCall,
+        purpose: "Paid lessons: create, join, leave, what is coming",
+        ..ROUTE
+    },
+    Route {
+        // Whoever calls these shows a secret of their own.
+        paths: &["/api/v1/cron/{rest..}", "/api/cron/{rest..}"],
+        service: Service::VideoCall,
+        access: Access::Public,
+        purpose: "Scheduled work of lessons",
+        ..ROUTE
+    },
+    // Chat
+    Route {
+        paths: &["/api/v1/rooms", "/api/rooms"],
+        service: Service::Chat,
+        purpose: "List chat rooms, create one",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/rooms/{rest..}", "/api/rooms/{rest..}"],
+        service: Service::Chat,
+        purpose: "A chat room: join, leave, members, messages",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/conversations/{rest..}", "/api/conversations/{rest..}"],
+        service: Service::Chat,
+        purpose: "Conversations",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/chat/ws", "/api/chat/ws"],
+        service: Service::Chat,
+        token_in_query: InQuery::Allowed,
+        purpose: "The WebSocket of rooms",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/chat/{rest..}", "/api/chat/{rest..}"],
+        service: Service::Chat,
+        purpose: "The state of rooms",
+        ..ROUTE
+    },
+    Route {
+        // Public, as the document has a missing token answered on the open WebSocket: by the close code 1008.
+        paths: &["/ws/chat"],
+        service: Service::Chat,
+        access: Access::Public,
+        token_in_query: InQuery::Allowed,
+        purpose: "The WebSocket of conversations and calls",
+        ..ROUTE
+    },
+    Route {
+        // Public, as Socket.IO sends its token in its first packet. A long poll waits for 25 s and longer.
+        paths: &["/socket.io/{rest..}"],
+        service: Service::Chat,
+        access: Access::Public,
+        token_in_query: InQuery::Allowed,
+        limits: Limits::None,
+        purpose: "The chat of streams, over Socket.IO",
+        ..ROUTE
+    },
+    // Recordings
+    Route {
+        paths: &["/api/v1/vod/upload", "/api/vod/upload", "/vod/upload"],
+        service: Service::Vod,
+        max_body: 64 * GIB,
+        patience: Some(Duration::from_secs(15 * 60)),
+        purpose: "Upload a recording",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/vod/{rest..}", "/api/vod/{rest..}", "/vod/{rest..}"],
+        service: Service::Vod,
+        access: Access::PublicToRead,
+        token_in_query: InQuery::Allowed,
+        max_body: 64 * MIB,
+        limits: Limits::None,
+        purpose: "Recordings: list, watch, change",
         ..ROUTE
     },
     // Media
@@ -166,6 +316,8 @@ pub const ROUTES: &[Route] = &[
         service: Service::Hls,
         methods: Methods::Read,
         access: Access::Public,
+        limits: Limits::None,
+        is_embeddable: true,
         purpose: "Playlists and segments of live streams",
         ..ROUTE
     },

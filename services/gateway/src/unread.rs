@@ -3,14 +3,13 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
-use actix_web::HttpResponse;
-use actix_web::body::{BodySize, BoxBody, MessageBody};
+use actix_http::Response;
 use actix_web::dev::Payload;
-use bytes::Bytes;
 use futures_util::Stream as _;
 use futures_util::stream::poll_fn;
+
+use crate::answer::Answer;
 
 /// A request's body in chunks, which the answer holds as well.
 ///
@@ -31,27 +30,9 @@ impl Unread {
 
     /// `answer`, which holds the body until it is sent.
     #[must_use]
-    pub fn held_by(self, mut answer: HttpResponse) -> HttpResponse {
+    pub fn held_by(self, mut answer: Response<Answer>) -> Response<Answer> {
         // The server decides with the head if an answer has no body, else once that has ended.
         answer.extensions_mut().insert(self.clone());
-        answer.map_body(|_, body| Holding { body, _unread: self }.boxed())
-    }
-}
-
-/// The body of an answer, with what it holds.
-struct Holding {
-    body: BoxBody,
-    _unread: Unread,
-}
-
-impl MessageBody for Holding {
-    type Error = <BoxBody as MessageBody>::Error;
-
-    fn size(&self) -> BodySize {
-        self.body.size()
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
-        self.body.as_pin_mut().poll_next(cx)
+        answer.map_body(|_, body| Answer::Holding(Box::new(body), self))
     }
 }

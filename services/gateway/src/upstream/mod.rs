@@ -27,7 +27,7 @@
 
 mod address;
 mod breaker;
-mod buffer;
+pub(crate) mod buffer;
 mod connection;
 mod error;
 mod exchange;

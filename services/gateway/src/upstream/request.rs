@@ -1,5 +1,6 @@
 //! A request as it goes to the upstream.
 
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use actix_web::dev::Payload;
@@ -64,6 +65,13 @@ impl RequestBuilder {
         self.head.put_slice(b": ");
         self.head.put_slice(value);
         self.head.put_slice(b"\r\n");
+    }
+
+    /// The same for a value that is written as text. Its text holds no line break.
+    pub fn header_of(&mut self, name: &str, value: &impl fmt::Display) {
+        self.head.put_slice(name.as_bytes());
+        // Writing to a buffer that grows cannot fail.
+        let _ = write!(self.head, ": {value}\r\n");
     }
 
     /// Ends the head, and says how the body goes.

@@ -25,11 +25,16 @@ async fn echo(mut peer: Peer, _: Notebook) {
     }
 }
 
+/// The first lines of a request whose body may be large.
+fn upload(gateway: &TestGateway) -> String {
+    format!("POST /vod/upload HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {}\r\n", gateway.token())
+}
+
 #[actix_web::test]
 async fn megabytes_with_a_length_come_back_identical() {
     let gateway = TestGateway::before(Stub::new(echo).await.address).await;
     let body = noise(MEGABYTES);
-    let head = format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nContent-Length: {MEGABYTES}\r\n\r\n");
+    let head = format!("{}Content-Length: {MEGABYTES}\r\n\r\n", upload(&gateway));
 
     let mut client = gateway.connect().await;
     let answer = client.write_while(&[head.as_bytes(), &body].concat(), async |it| it.answer(false).await).await;
@@ -42,7 +47,7 @@ async fn megabytes_with_a_length_come_back_identical() {
 async fn megabytes_in_chunks_come_back_identical() {
     let gateway = TestGateway::before(Stub::new(echo).await.address).await;
     let body = noise(MEGABYTES);
-    let mut request = format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let mut request = format!("{}Transfer-Encoding: chunked\r\n\r\n", upload(&gateway)).into_bytes();
     body.chunks(70_001).for_each(|part| request.extend(chunk(part)));
     request.extend(chunk(b""));
 
@@ -83,7 +88,7 @@ async fn a_refusal_in_the_middle_of_an_upload_reaches_the_client() {
     })
     .await;
     let gateway = TestGateway::before(upstream.address).await;
-    let mut request = format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").into_bytes();
+    let mut request = format!("{}Content-Length: 1000000000\r\n\r\n", upload(&gateway)).into_bytes();
     request.extend(noise(20 * MEGABYTES));
 
     let answer = gateway.connect().await.write_while(&request, async |it| it.answer(false).await).await;
@@ -360,7 +365,7 @@ async fn an_upstream_that_reads_slowly_slows_the_client_down() {
     let gateway = TestGateway::before(upstream.address).await;
 
     let mut client = gateway.connect().await;
-    client.write(format!("POST {OPEN} HTTP/1.1\r\nHost: a\r\nContent-Length: {FLOOD}\r\n\r\n")).await;
+    client.write(format!("{}Content-Length: {FLOOD}\r\n\r\n", upload(&gateway))).await;
     let sent = client.write_until_blocked(FLOOD).await;
     assert!(sent < FLOOD / 2, "{sent} bytes lie somewhere");
     proceed.send(()).unwrap();

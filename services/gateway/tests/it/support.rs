@@ -12,14 +12,17 @@ use actix_web::dev::ServerHandle;
 use actix_web::rt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chassis::http::{Edge, Options};
+use chassis::health::Health;
+use chassis::http::Options;
 use chassis::{Core, Env};
 use common::token::{Jwk, Jwks};
-use common::{Clock as _, SessionId, SystemClock, UserId, Verifier};
+use common::trust::Trust;
+use common::{Clock as _, SessionId, SharedClock, SystemClock, UserId, Verifier};
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::{Either, select};
 use gateway::config::Config;
-use gateway::upstream::SystemResolver;
+use gateway::upstream::{Resolve, SystemResolver};
+use gateway::worker::Gateway;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -41,6 +44,7 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 pub(crate) struct TestGateway {
     address: SocketAddr,
     key: SigningKey,
+    verifier: Verifier,
     server: ServerHandle,
 }
 
@@ -48,7 +52,7 @@ impl TestGateway {
     /// A gateway with every service at `upstream`.
     pub(crate) async fn before(upstream: SocketAddr) -> Self {
         let at = format!("http://{upstream}");
-        Self::with([("AUTH_URL", &*at), ("STREAM_URL", &*at), ("HLS_ORIGIN_URL", &*at)])
+        Self::with(["AUTH_URL", "STREAM_URL", "CHAT_URL", "VOD_URL", "HLS_ORIGIN_URL"].map(|name| (name, &*at)))
     }
 
     pub(crate) fn with<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
@@ -66,17 +70,23 @@ impl TestGateway {
         let env = Env::of(settings);
         let core = Core::from_env(&env).unwrap();
         let config = Config::from_env(&env, &core).unwrap();
-        let verifier = Verifier::new("amphi", Arc::new(SystemClock));
-        verifier.replace_keys(keys);
+        let fleets = config.fleets(&(Arc::new(SystemResolver) as Arc<dyn Resolve>));
+        let clock: SharedClock = Arc::new(SystemClock);
+        let verifier = Verifier::new("amphi", Arc::clone(&clock));
+        verifier.learn(Trust::Keys { keys: keys.keys.clone() });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let options = Options { service: "gateway", edge: Edge::Public, workers: 1, drain: Duration::from_secs(1) };
-        let fleets = config.fleets(Arc::new(SystemResolver));
-        let routes = Arc::new(gateway::routes(config, fleets, verifier.clone()).unwrap());
-        let server = chassis::http::server(listener, options, verifier, routes).unwrap();
+        let options = Options { service: "gateway", workers: 1, drain: Duration::from_secs(1) };
+        let gateway = Gateway::new(config, fleets, verifier.clone(), Health::default(), &clock).unwrap();
+        let server = gateway::server::server(listener, &options, Arc::new(gateway), None).unwrap();
         let handle = server.handle();
         rt::spawn(server);
-        Self { address, key, server: handle }
+        Self { address, key, verifier, server: handle }
+    }
+
+    /// Lets the gateway learn what auth tells.
+    pub(crate) fn learn(&self, trust: Trust) {
+        self.verifier.learn(trust);
     }
 
     pub(crate) async fn connect(&self) -> Peer {

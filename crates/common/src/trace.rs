@@ -1,0 +1,111 @@
+//! The trace that a request belongs to, also where nothing collects traces: every error and every log line carries its id.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use opentelemetry::trace::TraceContextExt as _;
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+/// Where in a trace we are, as W3C Trace Context has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trace {
+    pub trace_id: u128,
+    pub span_id: u64,
+    /// Whether somebody records it.
+    pub is_sampled: bool,
+}
+
+tokio::task_local! {
+    static CURRENT: Trace;
+}
+
+thread_local! {
+    // Ids need to be unlike each other, not secret: the operating system is asked once a thread, not once a request.
+    static RANDOM: RefCell<fastrand::Rng> = RefCell::new(fastrand::Rng::with_seed(seed()));
+}
+
+fn seed() -> u64 {
+    let mut seed = [0; 8];
+    match SystemRandom::new().fill(&mut seed) {
+        Ok(()) => u64::from_le_bytes(seed),
+        Err(_) => fastrand::u64(..),
+    }
+}
+
+impl Trace {
+    /// A new trace, which nobody records.
+    #[must_use]
+    pub fn begin() -> Self {
+        RANDOM.with_borrow_mut(|random| Self {
+            // Neither may be 0, which stands for none.
+            trace_id: random.u128(1..),
+            span_id: random.u64(1..),
+            is_sampled: false,
+        })
+    }
+
+    /// That of `span`, if something makes ids for spans.
+    #[must_use]
+    pub fn of(span: &tracing::Span) -> Option<Self> {
+        let context = span.context();
+        let span = context.span();
+        let context = span.span_context();
+        context.is_valid().then(|| Self {
+            trace_id: u128::from_be_bytes(context.trace_id().to_bytes()),
+            span_id: u64::from_be_bytes(context.span_id().to_bytes()),
+            is_sampled: context.is_sampled(),
+        })
+    }
+
+    /// The trace in hand: that of the current span, else that of the task.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        CURRENT.try_get().ok().or_else(|| Self::of(&tracing::Span::current()))
+    }
+
+    /// Runs `future` as a part of this trace.
+    pub async fn scope<F: Future>(self, future: F) -> F::Output {
+        CURRENT.scope(self, future).await
+    }
+
+    /// The id of the trace: 32 hexadecimal digits.
+    #[must_use]
+    pub fn id(&self) -> impl fmt::Display {
+        Hex32(self.trace_id)
+    }
+}
+
+struct Hex32(u128);
+
+impl fmt::Display for Hex32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// As the header `traceparent`.
+impl fmt::Display for Trace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.is_sampled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_trace_is_there_for_as_long_as_its_scope() {
+        let trace = Trace::begin();
+        assert_eq!(trace.scope(async { Trace::current() }).await, Some(trace));
+        assert_eq!(Trace::current(), None);
+    }
+
+    #[test]
+    fn traceparent_is_written_as_w3c_has_it() {
+        let trace = Trace { trace_id: 0xabc, span_id: 0xdef, is_sampled: true };
+        assert_eq!(trace.to_string(), "00-00000000000000000000000000000abc-0000000000000def-01");
+        assert_eq!(trace.id().to_string(), "00000000000000000000000000000abc");
+    }
+}

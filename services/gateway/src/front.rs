@@ -1,0 +1,333 @@
+//! The way of a request through the gateway: admitted, passed on, answered, noted.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use actix_http::{Request, Response};
+use actix_service::Service;
+use actix_service::boxed::RcService;
+use actix_web::body::{BodySize, BoxBody, MessageBody as _};
+use actix_web::dev::{Payload, RequestHead};
+use actix_web::error::PayloadError;
+use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method, StatusCode, Uri, Version};
+use actix_web::{HttpResponse, ResponseError as _};
+use bytes::Bytes;
+use chassis::http::{REQUEST_ID, label_of, redact};
+use common::{SessionWatch, Trace};
+use futures_util::StreamExt as _;
+use opentelemetry::trace::TraceContextExt as _;
+use tracing::Instrument as _;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::admit::{Admitted, Notes, Refusal, admit, identify};
+use crate::answer::Answer;
+use crate::headers::Inbound;
+use crate::rate::Verdict;
+use crate::unread::Unread;
+use crate::upstream::{self, RequestBuilder, RequestFraming};
+use crate::worker::Worker;
+use crate::{origin, problems};
+
+/// The most of a body, in bytes, that is read only to be thrown away, so that a refused client's connection lives on.
+const DRAIN: usize = 64 * 1024;
+/// How long a client may take to send it.
+const DRAIN_WAIT: Duration = Duration::from_secs(1);
+
+/// Pages that the gateway serves itself.
+pub type Pages = RcService<Request, Response<BoxBody>, actix_web::Error>;
+
+/// Answers every request of a worker thread that does not ask for a WebSocket.
+#[derive(Clone)]
+pub struct Front {
+    worker: Rc<Worker>,
+    pages: Pages,
+    /// How clients reach us, if no proxy says otherwise.
+    scheme: &'static str,
+}
+
+impl Front {
+    #[must_use]
+    pub fn new(worker: Rc<Worker>, pages: Pages, scheme: &'static str) -> Self {
+        Self { worker, pages, scheme }
+    }
+}
+
+impl Service<Request> for Front {
+    type Response = Response<Answer>;
+    type Error = Response<BoxBody>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&self, request: Request) -> Self::Future {
+        let Self { worker, pages, scheme } = self.clone();
+        Box::pin(async move {
+            let began = Began::now(&worker);
+            let mut notes = Notes::new(&worker.gateway, request.head(), scheme);
+            let (method, uri) = (request.method().clone(), request.uri().clone());
+            let answer = began.within(respond(&worker, &pages, request, &mut notes, began.trace)).await;
+            Ok(began.finish(&worker, &method, &uri, &notes, answer))
+        })
+    }
+}
+
+/// When a request came, and the trace it belongs to.
+pub(crate) struct Began {
+    at: Instant,
+    pub(crate) trace: Trace,
+    /// Only where traces are collected: a span costs as much as passing on a request.
+    span: Option<tracing::Span>,
+}
+
+impl Began {
+    pub(crate) fn now(worker: &Worker) -> Self {
+        let is_traced = worker.gateway.config.is_traced;
+        let span = is_traced.then(|| tracing::info_span!("http.request", otel.kind = "server", service = "gateway"));
+        // Nobody outside chooses our trace ids.
+        let trace = span.as_ref().and_then(Trace::of).unwrap_or_else(Trace::begin);
+        Self { at: Instant::now(), trace, span }
+    }
+
+    pub(crate) async fn within<F: Future>(&self, work: F) -> F::Output {
+        match &self.span {
+            Some(span) => self.trace.scope(work.instrument(span.clone())).await,
+            None => self.trace.scope(work).await,
+        }
+    }
+
+    /// Adds what every answer has, and tells log and metrics.
+    pub(crate) fn finish<B>(
+        &self,
+        worker: &Worker,
+        method: &Method,
+        uri: &Uri,
+        notes: &Notes,
+        mut answer: Response<B>,
+    ) -> Response<B> {
+        let id = self.trace.id().to_string();
+        let headers = answer.headers_mut();
+        if let Ok(id) = HeaderValue::try_from(&*id) {
+            headers.insert(REQUEST_ID, id);
+        }
+        protect(headers, notes.client.scheme);
+        origin::allow(&notes.origin, notes.is_embeddable, headers);
+        if let Some(rate) = notes.rate {
+            tell_rate(headers, rate);
+        }
+
+        let status = answer.status().as_u16();
+        let took = self.at.elapsed();
+        worker.metrics.record(notes.route, label_of(method), status, took);
+        if let Some(span) = &self.span {
+            span.context().span().update_name(format!("{method} {}", notes.route));
+            span.set_attribute("http.request.method", method.to_string());
+            span.set_attribute("http.route", notes.route);
+            span.set_attribute("http.response.status_code", i64::from(status));
+        }
+        let target = match (&notes.target, uri.query()) {
+            (Some(target), _) => Cow::Borrowed(&**target),
+            (None, None) => Cow::Borrowed(uri.path()),
+            (None, Some(query)) => Cow::Owned(redact(uri.path(), query)),
+        };
+        // To the head of the answer: a body may go on for hours.
+        let took_ms = took.as_micros() as f64 / 1000.0;
+        let client = notes.client.address.map(tracing::field::display);
+        tracing::info!(%method, path = &*target, route = notes.route, status, took_ms, client, request_id = &*id, "request");
+        answer
+    }
+}
+
+/// Headers that keep browsers from doing with an answer what it was not made for. A page may have said so by itself.
+fn protect(headers: &mut HeaderMap, scheme: &str) {
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if scheme == "https" {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
+}
+
+fn tell_rate(headers: &mut HeaderMap, rate: Verdict) {
+    const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+    const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+    const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+    headers.insert(LIMIT, rate.limit.into());
+    headers.insert(REMAINING, rate.remaining.into());
+    headers.insert(RESET, (rate.reset.as_secs_f64().ceil() as u64).into());
+}
+
+/// The answer to a request, whoever gives it.
+async fn respond(
+    worker: &Worker,
+    pages: &Pages,
+    mut request: Request,
+    notes: &mut Notes,
+    trace: Trace,
+) -> Response<Answer> {
+    let payload = request.take_payload();
+    if !request.head().headers.contains_key(header::TRANSFER_ENCODING) {
+        return respond_to(worker, pages, request, payload, notes, trace).await;
+    }
+    let (payload, unread) = Unread::share(payload);
+    unread.held_by(respond_to(worker, pages, request, payload, notes, trace).await)
+}
+
+async fn respond_to(
+    worker: &Worker,
+    pages: &Pages,
+    request: Request,
+    mut payload: Payload,
+    notes: &mut Notes,
+    trace: Trace,
+) -> Response<Answer> {
+    let gateway = &worker.gateway;
+    let head = request.head();
+    let (admitted, verified) = match admit(gateway, head, notes) {
+        Ok(admitted) => match identify(gateway, head, &admitted, None, notes) {
+            Ok(verified) => (admitted, verified),
+            Err(problem) => {
+                drain(head, &mut payload).await;
+                return own(problem.error_response());
+            }
+        },
+        // What the table does not know may be a page of ours.
+        Err(Refusal::NoSuchPath(_)) if is_read(&head.method) => {
+            return match pages.call(request).await {
+                Ok(answer) => {
+                    if answer.status() != StatusCode::NOT_FOUND {
+                        notes.route = "pages";
+                    }
+                    answer.map_body(|_, body| Answer::Own(body))
+                }
+                Err(error) => own(error.error_response()),
+            };
+        }
+        Err(refusal) => {
+            drain(head, &mut payload).await;
+            return own(refusal.answer(head));
+        }
+    };
+    let watch = verified.map(|verified| gateway.verifier.watch(verified.claims.sid));
+    pass_on(worker, head, admitted, payload, notes, trace, watch).await
+}
+
+async fn pass_on(
+    worker: &Worker,
+    head: &RequestHead,
+    admitted: Admitted<'_>,
+    payload: Payload,
+    notes: &Notes,
+    trace: Trace,
+    watch: Option<SessionWatch>,
+) -> Response<Answer> {
+    let route = admitted.found.route;
+    let framing = admitted.framing;
+    let upstream = match worker.upstream(route.service) {
+        Ok(upstream) => upstream,
+        Err(problem) => return own(problem.error_response()),
+    };
+    let payload = match framing {
+        RequestFraming::Chunked => at_most(route.max_body, payload),
+        _ => payload,
+    };
+    let mut outbound = outbound(upstream.host(), head, &admitted, notes, trace).body(framing, payload);
+    if let Some(patience) = route.patience {
+        outbound = outbound.answer_within(patience);
+    }
+    match upstream.send(outbound).await {
+        Ok(response) => answer(head, response, watch),
+        Err(error) => own(problems::of_upstream(route, error).error_response()),
+    }
+}
+
+/// The request as the service sees it, up to its body.
+pub(crate) fn outbound(
+    host: &str,
+    head: &RequestHead,
+    admitted: &Admitted<'_>,
+    notes: &Notes,
+    trace: Trace,
+) -> RequestBuilder {
+    let mut outbound = RequestBuilder::new(&head.method, &admitted.found.path, head.uri.query(), host);
+    for (name, value) in Inbound::new(&head.headers, admitted.found.route).iter() {
+        outbound.header(name, value);
+    }
+    if let Some(address) = notes.client.address {
+        outbound.header_of("x-forwarded-for", &address);
+    }
+    outbound.header("x-forwarded-proto", notes.client.scheme.as_bytes());
+    if let Some(host) = head.headers.get(header::HOST) {
+        outbound.header("x-forwarded-host", host.as_bytes());
+    } else if let Some(authority) = head.uri.authority() {
+        outbound.header("x-forwarded-host", authority.as_str().as_bytes());
+    }
+    outbound.header_of(REQUEST_ID.as_str(), &trace.id());
+    outbound.header_of("traceparent", &trace);
+    outbound
+}
+
+/// The service's answer for the client.
+fn answer(head: &RequestHead, response: upstream::Response, watch: Option<SessionWatch>) -> Response<Answer> {
+    let upstream::Response { status, headers, body } = response;
+    let has_length = body.size() != BodySize::Stream;
+    let mut answer = Response::with_body(status, Answer::watched(body, watch));
+    let answer_head = answer.head_mut();
+    answer_head.headers = headers;
+    // A client that speaks HTTP/1.0 reads until we close, and takes no chunks.
+    if head.version < Version::HTTP_11 && !has_length {
+        answer_head.no_chunking(true);
+        answer_head.set_connection_type(ConnectionType::Close);
+    }
+    // It wanted another protocol, and may go on in that.
+    if head.upgrade() {
+        answer_head.set_connection_type(ConnectionType::Close);
+    }
+    answer
+}
+
+/// An answer of our own.
+pub(crate) fn own(answer: HttpResponse) -> Response<Answer> {
+    Response::from(answer).map_body(|_, body| Answer::Own(body))
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// `payload`, which fails when it has more than `max_body` bytes.
+fn at_most(max_body: u64, payload: Payload) -> Payload {
+    let mut left = max_body;
+    let pieces = payload.map(move |piece| {
+        let piece: Bytes = piece?;
+        left = left.checked_sub(piece.len() as u64).ok_or(PayloadError::Overflow)?;
+        Ok(piece)
+    });
+    Payload::Stream { payload: Box::pin(pieces) }
+}
+
+/// Reads a small body and throws it away: with a body unread the server could only close the connection, and would wait
+/// for the client to close first. A client that reads until we close, as media servers do, would wait with it.
+async fn drain(head: &RequestHead, payload: &mut Payload) {
+    // What follows these has no end but the connection's.
+    if head.upgrade() || head.method == Method::CONNECT {
+        return;
+    }
+    let read = async {
+        let mut size = 0;
+        while let Some(Ok(piece)) = payload.next().await {
+            size += piece.len();
+            if size > DRAIN {
+                return;
+            }
+        }
+    };
+    // Past the limits the connection closes, which is all that can be done.
+    let _ = tokio::time::timeout(DRAIN_WAIT, read).await;
+}

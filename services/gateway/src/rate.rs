@@ -1,0 +1,370 @@
+//! How many requests an address or a user may send.
+//!
+//! A request counts in a window that slides: all of the running window, and of the one before as much as still overlaps.
+//! Windows are aligned to the clock, so that instances can add up what they counted: each decides by itself, without asking
+//! anybody, and [`share`] tells the others a few times a second. Between two tellings they may let through a little more
+//! together; without Redis each counts for itself.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backplane::Backplane;
+use chassis::env::Value;
+use common::{SharedClock, UserId};
+use tokio_util::sync::CancellationToken;
+
+/// So many requests in so long a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub limit: u32,
+    pub per: Duration,
+}
+
+impl Value for Rate {
+    const EXPECTS: &'static str = "a rate such as 600/10s or 20/1m, of at least 1, in at most an hour";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (limit, per) = text.split_once('/')?;
+        let (limit, per) = (limit.trim().parse().ok()?, Duration::parse(per.trim())?);
+        let is_sane = limit > 0 && (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&per);
+        is_sane.then_some(Self { limit, per })
+    }
+}
+
+/// Who is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Subject {
+    V4([u8; 4]),
+    /// The first 64 bits: one who has an IPv6 address has as many as there are.
+    V6([u8; 8]),
+    User(UserId),
+    /// Everybody for whom there was no room.
+    Others,
+}
+
+impl From<IpAddr> for Subject {
+    fn from(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self::V4(address.octets()),
+            IpAddr::V6(address) => {
+                let [a, b, c, d, e, f, g, h, ..] = address.octets();
+                Self::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+}
+
+impl Subject {
+    /// Its name where instances share counts.
+    fn name(&self) -> String {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        match self {
+            Self::V4(bytes) => format!("v4:{}", hex(bytes)),
+            Self::V6(bytes) => format!("v6:{}", hex(bytes)),
+            Self::User(user) => format!("user:{user}"),
+            Self::Others => "others".to_owned(),
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    pub is_allowed: bool,
+    pub limit: u32,
+    /// How many more are allowed now.
+    pub remaining: u32,
+    /// When the running window ends; for one that is refused, when the next will be allowed.
+    pub reset: Duration,
+}
+
+const SHARDS: usize = 16;
+/// How many subjects a shard counts in a window. Who comes after that shares the count of [`Subject::Others`].
+const MOST: usize = 16 * 1024;
+/// How often instances tell each other.
+const SHARE_EVERY: Duration = Duration::from_millis(200);
+/// The most subjects told of at once.
+const BATCH: usize = 1000;
+
+/// Counts, for one kind of subjects.
+pub struct Limiter {
+    /// Apart from other limiters in the backplane.
+    name: &'static str,
+    rate: Rate,
+    clock: SharedClock,
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: std::hash::RandomState,
+}
+
+#[derive(Default)]
+struct Shard {
+    /// The number of the running window since 1970.
+    window: u64,
+    running: HashMap<Subject, Count>,
+    before: HashMap<Subject, u32>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Count {
+    /// By this instance.
+    own: u32,
+    /// Of that, what the others have been told.
+    told: u32,
+    /// By all others, when last heard.
+    others: u32,
+}
+
+impl Count {
+    fn total(self) -> u32 {
+        self.own.saturating_add(self.others)
+    }
+}
+
+impl Limiter {
+    #[must_use]
+    pub fn new(name: &'static str, rate: Rate, clock: SharedClock) -> Self {
+        Self { name, rate, clock, shards: Default::default(), hasher: std::hash::RandomState::new() }
+    }
+
+    /// Counts a request of `subject`, if it is allowed. One that is refused does not count.
+    #[must_use]
+    pub fn count(&self, subject: impl Into<Subject>) -> Verdict {
+        let subject = subject.into();
+        let (window, into) = self.window();
+        let mut shard = self.shard(&subject);
+        shard.move_to(window);
+        let before = shard.before.get(&subject).copied().unwrap_or(0);
+        let has_room = shard.running.len() < MOST;
+        let count = match shard.running.contains_key(&subject) || has_room {
+            true => shard.running.entry(subject).or_default(),
+            false => shard.running.entry(Subject::Others).or_default(),
+        };
+        let per = self.rate.per.as_secs_f64();
+        let overlap = f64::from(before) * (1.0 - into / per);
+        let free = f64::from(self.rate.limit) - overlap - f64::from(count.total());
+        let limit = self.rate.limit;
+        if free < 1.0 {
+            // The running window has room again when enough of the one before has slid out, else at its end.
+            let wanted = 1.0 - free;
+            let slides = if before > 0 { wanted / f64::from(before) * per } else { per };
+            let reset = if into + slides <= per && count.total() < limit { slides } else { per - into };
+            return Verdict { is_allowed: false, limit, remaining: 0, reset: Duration::from_secs_f64(reset.max(0.0)) };
+        }
+        count.own += 1;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the limit")]
+        let remaining = (free - 1.0) as u32;
+        Verdict { is_allowed: true, limit, remaining, reset: Duration::from_secs_f64(per - into) }
+    }
+
+    /// The number of the running window, and how many seconds of it are over.
+    fn window(&self) -> (u64, f64) {
+        let now = u64::try_from(self.clock.now().timestamp_millis()).unwrap_or(0);
+        let per = u64::try_from(self.rate.per.as_millis()).unwrap_or(u64::MAX);
+        #[expect(clippy::cast_precision_loss, reason = "at most an hour of milliseconds")]
+        let into = (now % per) as f64 / 1000.0;
+        (now / per, into)
+    }
+
+    fn shard(&self, subject: &Subject) -> MutexGuard<'_, Shard> {
+        use std::hash::BuildHasher as _;
+        #[expect(clippy::cast_possible_truncation, reason = "some bits of it are all that is needed")]
+        let index = self.hasher.hash_one(subject) as usize % SHARDS;
+        lock(&self.shards[index])
+    }
+
+    /// What the others have not been told of the running window.
+    fn untold(&self) -> (u64, Vec<(Subject, u32)>) {
+        let (window, _) = self.window();
+        let mut untold = Vec::new();
+        for shard in &self.shards {
+            let mut shard = lock(shard);
+            shard.move_to(window);
+            let news = shard.running.iter().filter(|(_, count)| count.own > count.told);
+            untold.extend(news.map(|(subject, count)| (*subject, count.own - count.told)));
+        }
+        (window, untold)
+    }
+
+    /// Others have been told `added` of `subject`, and all together have counted `total`.
+    fn told(&self, window: u64, subject: Subject, added: u32, total: i64) {
+        let mut shard = self.shard(&subject);
+        if shard.window != window {
+            return;
+        }
+        if let Some(count) = shard.running.get_mut(&subject) {
+            count.told += added;
+            let total = u32::try_from(total).unwrap_or(u32::MAX);
+            count.others = total.saturating_sub(count.told);
+        }
+    }
+
+    fn key(&self, window: u64, subject: &Subject) -> String {
+        format!("rate:{}:{}:{window}", self.name, subject.name())
+    }
+}
+
+impl Shard {
+    fn move_to(&mut self, window: u64) {
+        if self.window == window {
+            return;
+        }
+        let ended = std::mem::take(&mut self.running);
+        self.before.clear();
+        if self.window + 1 == window {
+            self.before.extend(ended.into_iter().map(|(subject, count)| (subject, count.total())));
+        }
+        self.window = window;
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells other instances what `limiters` count, and hears what they do, until `shutdown`.
+///
+/// While the backplane is away, what was heard last stays, and what was not told is told later.
+pub async fn share(limiters: Vec<std::sync::Arc<Limiter>>, backplane: Backplane, shutdown: CancellationToken) {
+    let mut is_away = false;
+    while tokio::time::timeout(SHARE_EVERY, shutdown.cancelled()).await.is_err() {
+        let mut result = Ok(());
+        for limiter in &limiters {
+            result = result.and(tell(limiter, &backplane).await);
+        }
+        match result {
+            Err(error) if !is_away => {
+                tracing::warn!(%error, "rates are counted by this instance alone");
+                is_away = true;
+            }
+            Ok(()) => is_away = false,
+            Err(_) => {}
+        }
+    }
+}
+
+async fn tell(limiter: &Limiter, backplane: &Backplane) -> Result<(), backplane::Away> {
+    let (window, untold) = limiter.untold();
+    for batch in untold.chunks(BATCH) {
+        let counts: Vec<_> =
+            batch.iter().map(|(subject, added)| (limiter.key(window, subject), i64::from(*added))).collect();
+        let totals = backplane.add_all(&counts, 2 * limiter.rate.per).await?;
+        for ((subject, added), total) in batch.iter().zip(totals) {
+            limiter.told(window, *subject, *added, total);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use chrono::TimeDelta;
+    use common::{Clock as _, ManualClock};
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// At the beginning of a window.
+    fn limiter(limit: u32) -> (Limiter, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::default());
+        let past = clock.now().timestamp_millis() % 10_000;
+        clock.advance(TimeDelta::milliseconds(10_000 - past));
+        (Limiter::new("test", Rate { limit, per: Duration::from_secs(10) }, clock.clone()), clock)
+    }
+
+    fn allowed(limiter: &Limiter, tries: u32) -> usize {
+        (0..tries).filter(|_| limiter.count(ADDRESS).is_allowed).count()
+    }
+
+    #[test]
+    fn so_many_are_allowed_and_no_more_until_time_has_passed() {
+        let (limiter, clock) = limiter(10);
+        assert_eq!(allowed(&limiter, 30), 10);
+
+        clock.advance(TimeDelta::seconds(10));
+        assert_eq!(allowed(&limiter, 30), 0, "all of the window before still overlaps");
+        clock.advance(TimeDelta::seconds(5));
+        assert_eq!(allowed(&limiter, 30), 5);
+        clock.advance(TimeDelta::seconds(20));
+        assert_eq!(allowed(&limiter, 30), 10);
+    }
+
+    #[test]
+    fn the_next_is_allowed_when_it_was_said() {
+        let (limiter, clock) = limiter(10);
+        allowed(&limiter, 10);
+        for _ in 0..30 {
+            let verdict = limiter.count(ADDRESS);
+            if verdict.is_allowed {
+                continue;
+            }
+            assert!(verdict.reset > Duration::ZERO);
+            clock.advance(TimeDelta::from_std(verdict.reset).unwrap() + TimeDelta::milliseconds(2));
+            // At the end of a window all of it still overlaps: then it takes a second look.
+            let again = limiter.count(ADDRESS);
+            if !again.is_allowed {
+                clock.advance(TimeDelta::from_std(again.reset).unwrap() + TimeDelta::milliseconds(2));
+                assert!(limiter.count(ADDRESS).is_allowed);
+            }
+        }
+    }
+
+    #[test]
+    fn what_remains_is_told() {
+        let (limiter, _clock) = limiter(3);
+        let remaining: Vec<_> = (0..4).map(|_| limiter.count(ADDRESS).remaining).collect();
+        assert_eq!(remaining, [2, 1, 0, 0]);
+    }
+
+    #[test]
+    fn subjects_are_counted_apart_and_ipv6_by_its_network() {
+        let (limiter, _clock) = limiter(1);
+        let count = |text: &str| limiter.count(text.parse::<IpAddr>().unwrap()).is_allowed;
+        assert!(count("203.0.113.5"));
+        assert!(count("203.0.113.6"));
+        assert!(!count("::ffff:203.0.113.5"), "the same, written as IPv6");
+        assert!(count("2001:db8::1"));
+        assert!(!count("2001:db8::ffff"));
+        assert!(count("2001:db8:0:1::1"));
+        assert!(limiter.count(Subject::User(UserId::new())).is_allowed);
+    }
+
+    #[test]
+    fn it_counts_so_many_subjects_and_the_rest_as_one() {
+        let (limiter, _clock) = limiter(1);
+        let all = u32::try_from(4 * SHARDS * MOST).unwrap();
+        let allowed = (0..all).filter(|n| limiter.count(Subject::V4(n.to_be_bytes())).is_allowed).count();
+        let held: usize = limiter.shards.iter().map(|shard| lock(shard).running.len()).sum();
+        assert!(held <= SHARDS * (MOST + 1), "{held}");
+        assert!(allowed <= SHARDS * (MOST + 1), "{allowed}");
+    }
+
+    #[tokio::test]
+    async fn what_another_instance_counted_counts_here_after_a_telling() {
+        let backplane = Backplane::in_process();
+        let (one, clock) = limiter(10);
+        let two = Limiter::new("test", one.rate, clock.clone());
+        assert_eq!(allowed(&one, 6), 6);
+        assert_eq!(allowed(&two, 1), 1);
+
+        for limiter in [&one, &two, &one] {
+            // Whoever has nothing to tell hears nothing: it has no request to decide on either.
+            assert!(limiter.count(ADDRESS).is_allowed);
+            tell(limiter, &backplane).await.unwrap();
+        }
+
+        assert_eq!(allowed(&one, 30) + allowed(&two, 30), 1);
+    }
+
+    #[test]
+    fn a_rate_is_read_as_it_is_written() {
+        assert_eq!(Rate::parse("600/10s"), Some(Rate { limit: 600, per: Duration::from_secs(10) }));
+        for wrong in ["", "600", "0/10s", "600/10ms", "600/2h", "-1/1s", "600/s"] {
+            assert_eq!(Rate::parse(wrong), None, "{wrong}");
+        }
+    }
+}
