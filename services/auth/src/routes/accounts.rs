@@ -145,7 +145,9 @@ pub(crate) async fn login(app: web::Data<App>, body: web::Json<Login>) -> Result
 #[tracing::instrument(name = "auth.user.logout", skip_all)]
 pub(crate) async fn logout(app: web::Data<App>, caller: Option<Caller>) -> Result<HttpResponse, AuthError> {
     if let Some(caller) = caller {
-        sessions::revoke(&mut *app.pool.get().await?, caller.session_id, app.clock.now()).await?;
+        let now = app.clock.now();
+        let mut conn = app.pool.get().await?;
+        conn.transaction(async |conn| sessions::end(conn, caller.session_id, now).await).await?;
     }
     let mut gone = cookie(&app, String::new(), time::Duration::ZERO);
     gone.make_removal();

@@ -1,11 +1,14 @@
-//! Sessions: one a login.
+//! Sessions: one a login. A session that has ended has no row here any more.
 
 use chrono::{DateTime, Utc};
+use common::trust::EndedSession;
 use common::{SessionId, UserId};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
 
 use crate::domain::User;
+use crate::store::trust;
 use crate::store::users::{UserRow, users};
 
 diesel::table! {
@@ -14,7 +17,14 @@ diesel::table! {
         user_uuid -> Uuid,
         session_created_at -> Timestamptz,
         session_expires_at -> Timestamptz,
-        session_revoked_at -> Nullable<Timestamptz>,
+        session_tokens_until -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    ended_sessions (session_id) {
+        session_id -> Uuid,
+        ended_until -> Timestamptz,
     }
 }
 
@@ -40,6 +50,7 @@ pub(crate) async fn insert(
             sessions::user_uuid.eq(user_id.0),
             sessions::session_created_at.eq(now),
             sessions::session_expires_at.eq(expires_at),
+            sessions::session_tokens_until.eq(expires_at),
         ))
         .execute(conn)
         .await?;
@@ -55,7 +66,6 @@ pub(crate) async fn find_live_user(
     let row: Option<UserRow> = sessions::table
         .inner_join(users::table)
         .filter(sessions::session_id.eq(session_id.0))
-        .filter(sessions::session_revoked_at.is_null())
         .filter(sessions::session_expires_at.gt(now))
         .select(UserRow::as_select())
         .first(conn)
@@ -64,13 +74,54 @@ pub(crate) async fn find_live_user(
     Ok(row.map(User::from))
 }
 
-/// Ends the session. A repeat changes nothing.
-pub(crate) async fn revoke(conn: &mut AsyncPgConnection, session_id: SessionId, now: DateTime<Utc>) -> QueryResult<()> {
-    diesel::update(sessions::table)
+/// Ends the session, and tells everybody, in the caller's transaction. A repeat changes nothing.
+pub(crate) async fn end(conn: &mut AsyncPgConnection, session_id: SessionId, now: DateTime<Utc>) -> QueryResult<()> {
+    let gone = diesel::delete(sessions::table)
         .filter(sessions::session_id.eq(session_id.0))
-        .filter(sessions::session_revoked_at.is_null())
-        .set(sessions::session_revoked_at.eq(now))
-        .execute(conn)
+        .returning((sessions::session_id, sessions::session_tokens_until))
+        .get_results(conn)
         .await?;
+    tell_of(conn, gone, now).await?;
     Ok(())
+}
+
+/// Ends all sessions of the user but `except`, and tells everybody, in the caller's transaction. Returns those that it
+/// ended. Lock the user first, so that no other session begins meanwhile.
+pub(crate) async fn end_all_of(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    except: Option<SessionId>,
+    now: DateTime<Utc>,
+) -> QueryResult<Vec<EndedSession>> {
+    let gone = diesel::delete(sessions::table)
+        .filter(sessions::user_uuid.eq(user_id.0))
+        .filter(sessions::session_id.ne(except.map_or(Uuid::nil(), |session| session.0)))
+        .returning((sessions::session_id, sessions::session_tokens_until))
+        .get_results(conn)
+        .await?;
+    tell_of(conn, gone, now).await
+}
+
+/// Keeps of sessions that are gone what others must know, and tells them. Returns those whose tokens had not expired.
+async fn tell_of(
+    conn: &mut AsyncPgConnection,
+    mut gone: Vec<(Uuid, DateTime<Utc>)>,
+    now: DateTime<Utc>,
+) -> QueryResult<Vec<EndedSession>> {
+    gone.retain(|(_, until)| *until > now);
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows: Vec<_> = gone
+        .iter()
+        .map(|(session_id, until)| (ended_sessions::session_id.eq(session_id), ended_sessions::ended_until.eq(until)))
+        .collect();
+    diesel::insert_into(ended_sessions::table).values(rows).on_conflict_do_nothing().execute(conn).await?;
+    // Up to the next whole second, as the feed has seconds.
+    let ended: Vec<_> = gone
+        .iter()
+        .map(|(session_id, until)| EndedSession { sid: SessionId(*session_id), until: until.timestamp() + 1 })
+        .collect();
+    trust::tell_ended(conn, &ended).await?;
+    Ok(ended)
 }
