@@ -1,14 +1,17 @@
-//! What instances of a service share in memory: a cache and counters, in Redis or in this process alone.
+//! What instances of a service share in memory: a cache, counters and tries, in Redis or in this process alone.
 //!
 //! Nothing here is the truth: PostgreSQL is. Any call may fail when Redis is away, and any value may vanish;
 //! callers go on without it. What each caller stores has a time to live.
 
 mod memory;
+mod pace;
+mod recent;
 mod shared;
 
 use std::time::Duration;
 
 use crate::memory::Memory;
+pub use crate::pace::Pace;
 use crate::shared::Shared;
 
 /// Redis is away, or answered something else than was asked for.
@@ -81,6 +84,37 @@ impl Backplane {
         match &self.0 {
             Kind::Memory(memory) => Ok(memory.count(key)),
             Kind::Redis(redis) => redis.count(key).await,
+        }
+    }
+
+    /// Counts a try under each of these keys, each at its own pace. If one of them has to wait nothing is counted, and the
+    /// answer is how long. One step: of tries that come at once, none is too many.
+    pub async fn attempt(&self, tries: &[(String, Pace)]) -> Result<Option<Duration>, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(memory.attempt(tries)),
+            Kind::Redis(redis) => redis.attempt(tries).await,
+        }
+    }
+
+    /// Counts one try under `key` less, as it was a good one. A pause that it began stays.
+    pub async fn take_back(&self, key: &str) -> Result<(), Away> {
+        match &self.0 {
+            Kind::Memory(memory) => {
+                memory.take_back(key);
+                Ok(())
+            }
+            Kind::Redis(redis) => redis.take_back(key).await,
+        }
+    }
+
+    /// Forgets all tries under `key`, and its pause.
+    pub async fn forget_tries(&self, key: &str) -> Result<(), Away> {
+        match &self.0 {
+            Kind::Memory(memory) => {
+                memory.forget_tries(key);
+                Ok(())
+            }
+            Kind::Redis(redis) => redis.forget_tries(key).await,
         }
     }
 

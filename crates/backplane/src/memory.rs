@@ -4,21 +4,36 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::pace::Pace;
+use crate::recent::Recent;
+
 /// More values than this are never kept, nor more bytes of them: then what has expired goes, and if that is not
 /// enough, all values do. They can all be made again.
 const MOST: usize = 10_000;
 const MOST_BYTES: usize = 64 * 1024 * 1024;
+/// So many counters, and so many keys that something was tried under. Beyond, those go that were not used for longest.
+const MOST_COUNTERS: usize = 100_000;
 
 #[derive(Clone, Default)]
 pub(crate) struct Memory(Arc<Mutex<Entries>>);
 
-#[derive(Default)]
 struct Entries {
     values: HashMap<String, Value>,
     /// Of all values, keys included.
     bytes: usize,
-    /// Counters are few, small, and not to be made again: only time takes them.
-    counters: HashMap<String, Counter>,
+    counters: Recent<Counter>,
+    tries: Recent<Tries>,
+}
+
+impl Default for Entries {
+    fn default() -> Self {
+        Self {
+            values: HashMap::new(),
+            bytes: 0,
+            counters: Recent::new(MOST_COUNTERS),
+            tries: Recent::new(MOST_COUNTERS),
+        }
+    }
 }
 
 struct Value {
@@ -28,6 +43,13 @@ struct Value {
 
 struct Counter {
     count: i64,
+    expires: Instant,
+}
+
+struct Tries {
+    count: u32,
+    /// No other try before.
+    pause_ends: Instant,
     expires: Instant,
 }
 
@@ -59,16 +81,52 @@ impl Memory {
     pub(crate) fn add(&self, key: &str, by: i64, ttl: Duration) -> i64 {
         let mut entries = self.lock();
         let now = Instant::now();
-        entries.counters.retain(|_, counter| counter.expires > now);
-        let counter = entries.counters.entry(key.to_owned()).or_insert(Counter { count: 0, expires: now });
-        counter.count = counter.count.saturating_add(by);
-        counter.expires = now + ttl;
-        counter.count
+        let expires = now + ttl;
+        match entries.counters.get(key) {
+            Some(counter) if counter.expires > now => {
+                *counter = Counter { count: counter.count.saturating_add(by), expires };
+                counter.count
+            }
+            _ => {
+                entries.counters.put(key.to_owned(), Counter { count: by, expires });
+                by
+            }
+        }
     }
 
     pub(crate) fn count(&self, key: &str) -> i64 {
-        let entries = self.lock();
+        let mut entries = self.lock();
         entries.counters.get(key).filter(|counter| counter.expires > Instant::now()).map_or(0, |counter| counter.count)
+    }
+
+    pub(crate) fn attempt(&self, tries: &[(String, Pace)]) -> Option<Duration> {
+        let mut entries = self.lock();
+        let now = Instant::now();
+        let waits = tries.iter().filter_map(|(key, _)| {
+            let known = entries.tries.get(key).filter(|tries| tries.expires > now)?;
+            Some(known.pause_ends.saturating_duration_since(now))
+        });
+        let wait = waits.max().unwrap_or_default();
+        if !wait.is_zero() {
+            return Some(wait);
+        }
+        for (key, pace) in tries {
+            let known = entries.tries.get(key).filter(|tries| tries.expires > now);
+            let count = known.map_or(0, |tries| tries.count).saturating_add(1);
+            let pause_ends = now + pace.pause(count).unwrap_or_default();
+            entries.tries.put(key.clone(), Tries { count, pause_ends, expires: now + pace.forget });
+        }
+        None
+    }
+
+    pub(crate) fn take_back(&self, key: &str) {
+        if let Some(tries) = self.lock().tries.get(key) {
+            tries.count = tries.count.saturating_sub(1);
+        }
+    }
+
+    pub(crate) fn forget_tries(&self, key: &str) {
+        self.lock().tries.remove(key);
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
@@ -123,5 +181,30 @@ mod tests {
         assert_eq!(memory.get("key"), None);
         memory.add("counter", 1, Duration::ZERO);
         assert_eq!(memory.count("counter"), 0);
+        assert_eq!(memory.add("counter", 1, HOUR), 1);
+    }
+
+    #[test]
+    fn counters_have_a_bound_and_those_in_use_stay() {
+        let memory = Memory::default();
+        for n in 0..2 * MOST_COUNTERS {
+            memory.add(&format!("once {n}"), 1, HOUR);
+            if n % 1000 == 0 {
+                memory.add("often", 1, HOUR);
+            }
+        }
+        assert!(memory.lock().counters.len() <= MOST_COUNTERS);
+        assert_eq!(memory.count("often"), 200);
+    }
+
+    #[test]
+    fn tries_have_a_bound_and_are_forgotten_in_time() {
+        let memory = Memory::default();
+        let pace = Pace { free: 1, first: HOUR, longest: HOUR, forget: Duration::ZERO };
+        for n in 0..2 * MOST_COUNTERS {
+            assert_eq!(memory.attempt(&[(format!("key {n}"), pace)]), None);
+        }
+        assert!(memory.lock().tries.len() <= MOST_COUNTERS);
+        assert_eq!(memory.attempt(&[(format!("key {}", 2 * MOST_COUNTERS - 1), pace)]), None, "it was forgotten");
     }
 }

@@ -2,16 +2,43 @@
 
 use std::time::Duration;
 
-use redis::AsyncCommands as _;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{AsyncCommands as _, Script};
 use tokio::sync::OnceCell;
 
-use crate::Away;
+use crate::{Away, Pace};
 
 /// A call that takes longer has failed: the caller is quicker without.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// The longest pause before Redis is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A key holds how many tries there were, and when the pause ends. By the clock of Redis, which all instances share.
+const ATTEMPT: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local wait = 0
+for _, key in ipairs(KEYS) do
+  wait = math.max(wait, tonumber(redis.call('HGET', key, 'pause_ends') or 0) - now)
+end
+if wait > 0 then return wait end
+for i, key in ipairs(KEYS) do
+  local free, first, longest, forget = unpack(ARGV, i * 4 - 3, i * 4)
+  local doublings = redis.call('HINCRBY', key, 'count', 1) - free
+  if doublings >= 0 then
+    local pause = math.min(first * 2 ^ math.min(doublings, 31), tonumber(longest))
+    redis.call('HSET', key, 'pause_ends', string.format('%.0f', now + pause))
+  end
+  redis.call('PEXPIRE', key, forget)
+end
+return 0";
+
+const TAKE_BACK: &str = "
+if tonumber(redis.call('HGET', KEYS[1], 'count') or 0) > 0 then redis.call('HINCRBY', KEYS[1], 'count', -1) end";
+
+fn ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
+}
 
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -81,6 +108,29 @@ impl Shared {
             pipe.incr(&key, *by).pexpire(&key, ttl_ms).ignore();
         }
         Ok(pipe.query_async(&mut self.connection().await?).await?)
+    }
+
+    fn tries(&self, key: &str) -> String {
+        format!("{}:tries:{key}", self.prefix)
+    }
+
+    pub(crate) async fn attempt(&self, tries: &[(String, Pace)]) -> Result<Option<Duration>, Away> {
+        let script = Script::new(ATTEMPT);
+        let mut call = script.prepare_invoke();
+        for (key, pace) in tries {
+            call.key(self.tries(key));
+            call.arg(pace.free.max(1)).arg(ms(pace.first)).arg(ms(pace.longest)).arg(ms(pace.forget));
+        }
+        let wait_ms: u64 = call.invoke_async(&mut self.connection().await?).await?;
+        Ok((wait_ms > 0).then(|| Duration::from_millis(wait_ms)))
+    }
+
+    pub(crate) async fn take_back(&self, key: &str) -> Result<(), Away> {
+        Ok(Script::new(TAKE_BACK).key(self.tries(key)).invoke_async(&mut self.connection().await?).await?)
+    }
+
+    pub(crate) async fn forget_tries(&self, key: &str) -> Result<(), Away> {
+        Ok(self.connection().await?.del(self.tries(key)).await?)
     }
 
     pub(crate) async fn ping(&self) -> Result<(), Away> {
