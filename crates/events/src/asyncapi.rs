@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamEnded, StreamWentLive, UserRegistered};
+use crate::{UserReinstated, UserRoleChanged, UserSuspended};
 
 /// The document: a channel and a message for every event, and an operation for every queue that receives it.
 ///
@@ -82,6 +83,9 @@ const DESCRIPTION: &str = "What services tell each other. A change and its event
 fn all() -> Vec<Described> {
     vec![
         describe::<UserRegistered>(),
+        describe::<UserSuspended>(),
+        describe::<UserReinstated>(),
+        describe::<UserRoleChanged>(),
         describe::<StreamWentLive>(),
         describe::<StreamEnded>(),
         describe::<RecordingReady>(),

@@ -21,10 +21,57 @@ impl Event for UserRegistered {
     const SUMMARY: &'static str = "A user registered.";
 
     fn example() -> Self {
-        Self {
-            user_id: UserId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001)),
-            full_name: "Ana Nguyen".to_owned(),
-            role: Role::Member,
-        }
+        Self { user_id: example_user(), full_name: "Ana Nguyen".to_owned(), role: Role::Member }
     }
+}
+
+/// An administrator has shut a user out: all their sessions have ended, and none begins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserSuspended {
+    pub user_id: UserId,
+}
+
+impl Event for UserSuspended {
+    const NAME: &'static str = "auth.user.suspended.v1";
+    const SUMMARY: &'static str = "An administrator shut a user out.";
+
+    fn example() -> Self {
+        Self { user_id: example_user() }
+    }
+}
+
+/// An administrator lets a user sign in again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserReinstated {
+    pub user_id: UserId,
+}
+
+impl Event for UserReinstated {
+    const NAME: &'static str = "auth.user.reinstated.v1";
+    const SUMMARY: &'static str = "An administrator let a user in again.";
+
+    fn example() -> Self {
+        Self { user_id: example_user() }
+    }
+}
+
+/// An administrator has given a user another role. What tokens say of it is overruled by auth's feed of trust.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserRoleChanged {
+    pub user_id: UserId,
+    /// From now on.
+    pub role: Role,
+}
+
+impl Event for UserRoleChanged {
+    const NAME: &'static str = "auth.user.role_changed.v1";
+    const SUMMARY: &'static str = "A user has another role.";
+
+    fn example() -> Self {
+        Self { user_id: example_user(), role: Role::Admin }
+    }
+}
+
+fn example_user() -> UserId {
+    UserId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001))
 }
