@@ -5,15 +5,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use common::{EventId, SystemClock};
 use outbox::{Parked, Replay, Transport};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::env::Env;
 use crate::run::{self, Databases};
-use crate::service::{Core, Service};
-use crate::{docs, telemetry};
+use crate::service::{self, Core, Order, Service};
+use crate::{db, docs, telemetry};
 
 #[derive(Parser)]
 #[command(version, about = "Amphi: a self-hosted backend for live video.")]
@@ -82,16 +82,58 @@ pub fn main(program: &'static str, services: &[Service]) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(program, &error.into()),
     };
-    match runtime.block_on(execute(program, cli, services)) {
+    let done = match cli {
+        Asked::OfAll(cli) => runtime.block_on(execute(program, cli, services)),
+        Asked::OfOne(service, command, flags) => runtime.block_on(order(service, command, flags)),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(program, &error),
     }
 }
 
-fn parse(program: &'static str, services: &[Service]) -> Cli {
+/// What the command line asks for.
+enum Asked<'a> {
+    /// A command that every program has.
+    OfAll(Cli),
+    /// A service's own command, with the flags that were given.
+    OfOne(&'a Service, &'static service::Command, Vec<&'static str>),
+}
+
+fn parse<'a>(program: &'static str, services: &'a [Service]) -> Asked<'a> {
     let list: String = services.iter().map(|service| format!("\n  {:<12} {}", service.name, service.about)).collect();
-    let command = Cli::command().name(program).after_help(format!("Services:{list}"));
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    let mut command = Cli::command().name(program).after_help(format!("Services:{list}"));
+    for service in services.iter().filter(|service| !service.commands.is_empty()) {
+        let own = service.commands.iter().map(subcommand);
+        let about = format!("Commands of {} alone", service.name);
+        command = command
+            .subcommand(clap::Command::new(service.name).about(about).subcommands(own).subcommand_required(true));
+    }
+    let matches = command.get_matches();
+    match own_command(&matches, services) {
+        Some((service, command, flags)) => Asked::OfOne(service, command, flags),
+        None => Asked::OfAll(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())),
+    }
+}
+
+fn subcommand(command: &service::Command) -> clap::Command {
+    let flag = |(name, meaning): &(&'static str, &'static str)| {
+        clap::Arg::new(*name).long(*name).help(*meaning).action(ArgAction::SetTrue)
+    };
+    let about = command.about.lines().next().unwrap_or_default();
+    clap::Command::new(command.name).about(about).long_about(command.about).args(command.flags.iter().map(flag))
+}
+
+fn own_command<'a>(
+    matches: &ArgMatches,
+    services: &'a [Service],
+) -> Option<(&'a Service, &'static service::Command, Vec<&'static str>)> {
+    let (name, matches) = matches.subcommand()?;
+    let service = services.iter().find(|service| service.name == name)?;
+    let (name, matches) = matches.subcommand()?;
+    let command = service.commands.iter().find(|command| command.name == name)?;
+    let flags = command.flags.iter().map(|(flag, _)| *flag).filter(|flag| matches.get_flag(flag)).collect();
+    Some((service, command, flags))
 }
 
 fn fail(program: &str, error: &anyhow::Error) -> ExitCode {
@@ -190,6 +232,20 @@ async fn migrate(program: &'static str, services: &[Service]) -> anyhow::Result<
     let result = run::migrate(services, &env, &core, &databases).await;
     databases.stop().await;
     result
+}
+
+async fn order(service: &Service, command: &service::Command, flags: Vec<&'static str>) -> anyhow::Result<()> {
+    let env = Env::process();
+    let core = Core::from_env(&env)?;
+    let databases = Databases::open(std::slice::from_ref(service), &env, &core).await?;
+    let result = async {
+        let pool = db::pool(&databases.of(service, &env)?, service.name, core.pool_size.get())?;
+        (command.run)(Order { env, core, clock: Arc::new(SystemClock), pool, flags }).await
+    }
+    .await;
+    databases.stop().await;
+    println!("{}", result?);
+    Ok(())
 }
 
 async fn events(program: &'static str, command: Events, services: &[Service]) -> anyhow::Result<()> {

@@ -27,5 +27,5 @@ pub mod trust;
 mod log_sink;
 
 pub use env::{ConfigError, Env, Stage};
-pub use service::{App, Context, Core, Service, Start};
+pub use service::{App, Command, Context, Core, Order, Service, Start};
 pub use tasks::Tasks;

@@ -13,6 +13,7 @@ use backplane::Backplane;
 use common::{Secret, SharedClock, Verifier};
 use outbox::{Amqp, AmqpOptions, Local, Relay, Transport};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::embedded_postgres::EmbeddedPostgres;
 use crate::env::{ConfigError, Env, Origins};
@@ -32,7 +33,7 @@ const ADMIN_OFFSET: u16 = 1000;
 
 /// Services that run in this process.
 pub struct Running {
-    servers: Vec<ServerHandle>,
+    servers: Vec<(ServerHandle, CancellationToken)>,
     admin: SocketAddr,
     /// What the person who started them should read.
     pub announcements: Vec<Announcement>,
@@ -67,7 +68,7 @@ impl Databases {
     }
 
     /// The database of `service`: its own `<NAME>_DATABASE_URL`, else the one that all share.
-    fn of(&self, service: &Service, env: &Env) -> anyhow::Result<Secret> {
+    pub(crate) fn of(&self, service: &Service, env: &Env) -> anyhow::Result<Secret> {
         let own = own_database_url(service, env)?;
         own.or_else(|| self.shared.clone()).context("no database")
     }
@@ -217,12 +218,14 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
             Some(_) => Some(db::pool(&databases.of(service, env)?, service.name, core.pool_size.get())?),
             None => None,
         };
+        let stopping = CancellationToken::new();
         let context = Context {
             clock: clock.clone(),
             verifier: verifier.clone(),
             tasks: tasks.clone(),
             health: health.clone(),
             backplane: backplane.clone(),
+            stopping: stopping.clone(),
             pool: pool.clone(),
         };
         let app = start(context).await.with_context(|| format!("{} did not start", service.name))?;
@@ -247,7 +250,7 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
                 http::server(listener, options, verifier.clone(), routes)?
             }
         };
-        servers.push(server.handle());
+        servers.push((server.handle(), stopping));
         tasks.spawn(serve(service.name, server));
     }
     let admin = admin_listener.local_addr()?;
@@ -255,7 +258,7 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
     let admin_handle = server.handle();
     tasks.spawn(serve("admin", server));
     // The private port is the last to close: it tells that the process is stopping.
-    servers.insert(0, admin_handle);
+    servers.insert(0, (admin_handle, CancellationToken::new()));
 
     let mut running = Running {
         servers,
@@ -389,7 +392,8 @@ impl Running {
         tokio::time::sleep(self.notice).await;
         let deadline = tokio::time::Instant::now() + self.drain;
         // Last started, first stopped: the gateway, if it is here, lets go of the others before they close.
-        for server in self.servers.iter().rev() {
+        for (server, stopping) in self.servers.iter().rev() {
+            stopping.cancel();
             if tokio::time::timeout_at(deadline, server.stop(true)).await.is_err() {
                 tracing::warn!("requests were still running at the deadline");
                 server.stop(false).await;

@@ -14,6 +14,7 @@ use diesel_migrations::EmbeddedMigrations;
 use futures_util::future::BoxFuture;
 use outbox::Transport;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use utoipa::openapi::OpenApi;
 
 use crate::db::Pool;
@@ -39,8 +40,41 @@ pub struct Service {
     pub problems: &'static [Kind],
     /// Its API, with canonical paths.
     pub openapi: fn() -> OpenApi,
+    /// What an operator can have it do besides serving: `amphi <service> <command>`.
+    pub commands: &'static [Command],
     /// Reads its configuration, and returns how to start with it.
     pub load: fn(&Env, &Core) -> Result<Start, ConfigError>,
+}
+
+/// A command of one service, on its database. It works whether instances of the service run or not.
+#[derive(Clone, Copy)]
+pub struct Command {
+    /// Lower case, words joined by `-`.
+    pub name: &'static str,
+    /// For `--help`: the first line says what it does, the rest what to know before.
+    pub about: &'static str,
+    /// Names of flags (`now` is `--now`), each with its meaning.
+    pub flags: &'static [(&'static str, &'static str)],
+    /// Does it, and returns what to tell the operator.
+    pub run: fn(Order) -> BoxFuture<'static, anyhow::Result<String>>,
+}
+
+/// What a command is given.
+pub struct Order {
+    pub env: Env,
+    pub core: Core,
+    pub clock: SharedClock,
+    /// Connections to the service's own schema, as it is: nothing is migrated.
+    pub pool: Pool,
+    pub(crate) flags: Vec<&'static str>,
+}
+
+impl Order {
+    /// Whether this flag was given.
+    #[must_use]
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.contains(&flag)
+    }
 }
 
 impl Service {
@@ -60,6 +94,8 @@ pub struct Context {
     pub tasks: Tasks,
     pub health: Health,
     pub backplane: Backplane,
+    /// Cancelled when the service's server is about to stop: an answer that would go on for ever ends now.
+    pub stopping: CancellationToken,
     /// Connections to the service's own schema.
     pub(crate) pool: Option<Pool>,
 }

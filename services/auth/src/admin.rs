@@ -47,7 +47,7 @@ pub(crate) async fn ensure(app: &App) -> anyhow::Result<Vec<(&'static str, Strin
         .await?
         .transaction(async |conn| {
             // Another instance may have been first since we looked.
-            users::lock_first_admin(conn).await?;
+            users::lock_admins(conn).await?;
             if users::has_admin(conn).await? {
                 return anyhow::Ok(false);
             }

@@ -17,7 +17,9 @@ pub struct Config {
     pub issuer: String,
     /// `JWT_EXPIRY_HOURS`: how long a token and its cookie live. Default 7 days.
     pub token_lifetime: Duration,
-    /// `PASSWORD_WORKERS`: how many passwords are hashed at once. Each takes 19 MiB and a core for some 20 ms.
+    /// `REFRESH_TOKEN_LIFETIME`: how long a refresh token is good. Default 30 days.
+    pub refresh_lifetime: Duration,
+    /// `PASSWORD_WORKERS`: threads that hash passwords. Each takes 19 MiB, and a core for some 20 ms a password.
     pub password_workers: NonZeroUsize,
     /// `AMPHI_ADMIN_EMAIL`: the first administrator.
     pub admin_email: String,
@@ -47,10 +49,15 @@ impl Config {
             )?,
             issuer: core.issuer.clone(),
             token_lifetime: Duration::from_secs(u64::from(hours) * 60 * 60),
+            refresh_lifetime: env.read(
+                "REFRESH_TOKEN_LIFETIME",
+                "30d",
+                "How long a refresh token is good. Each use gives a new one.",
+            )?,
             password_workers: env.read(
                 "PASSWORD_WORKERS",
                 "2",
-                "How many passwords are hashed at once; each takes 19 MiB and a core for some 20 ms.",
+                "Threads that hash passwords, at low priority; each takes 19 MiB, and a core for some 20 ms a password.",
             )?,
             admin_email: env.read(
                 "AMPHI_ADMIN_EMAIL",

@@ -44,6 +44,14 @@ impl fmt::Display for Email {
     }
 }
 
+/// A password that somebody wants to have. The error says what it must be.
+pub fn new_password(password: &str) -> Result<Secret, &'static str> {
+    match PASSWORD_LENGTHS.contains(&password.chars().count()) {
+        true => Ok(Secret::new(password)),
+        false => Err("must have from 8 to 128 characters"),
+    }
+}
+
 /// What somebody registers with, checked.
 #[derive(Debug)]
 pub struct Registration {
@@ -60,9 +68,10 @@ impl Registration {
             invalid.field("user_email", reason);
             Email(String::new())
         });
-        if !PASSWORD_LENGTHS.contains(&password.chars().count()) {
-            invalid.field("user_password", "must have from 8 to 128 characters");
-        }
+        let password = new_password(password).unwrap_or_else(|reason| {
+            invalid.field("user_password", reason);
+            Secret::new("")
+        });
         let full_name = full_name.trim();
         if full_name.is_empty() || full_name.chars().count() > LONGEST_TEXT {
             invalid.field("user_fullname", "must have from 1 to 100 characters");
@@ -70,7 +79,7 @@ impl Registration {
         if full_name.chars().any(char::is_control) {
             invalid.field("user_fullname", "must not have control characters");
         }
-        invalid.or(Self { email, password: Secret::new(password), full_name: full_name.to_owned() })
+        invalid.or(Self { email, password, full_name: full_name.to_owned() })
     }
 }
 
@@ -83,6 +92,16 @@ pub struct User {
     pub role: Role,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
+    /// `None`: active.
+    pub suspension: Option<Suspension>,
+}
+
+/// An administrator has shut a user out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspension {
+    pub since: DateTime<Utc>,
+    /// As the administrator wrote it, for the user too.
+    pub reason: String,
 }
 
 #[cfg(test)]

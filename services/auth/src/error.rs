@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use chassis::db;
-use common::Problem;
 use common::problem::kinds;
+use common::{Problem, SessionId, UserId};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
 common::problems! {
@@ -12,8 +12,23 @@ common::problems! {
     EMAIL_TAKEN = 409 "email-taken" "E-mail address taken";
     /// No account has this e-mail address and this password. Which of the two is wrong is not told.
     BAD_CREDENTIALS = 401 "bad-credentials" "E-mail address or password wrong";
-    /// The token was good, but its session has ended: logged out here or elsewhere. Log in again.
-    SESSION_ENDED = 401 "session-ended" "Session ended";
+    /// The refresh token is not one of ours, has expired, or its session has ended. Log in again.
+    REFRESH_TOKEN_INVALID = 401 "refresh-token-invalid" "Refresh token not valid";
+    /// The refresh token was used before, and so was the one that it was exchanged for: somebody has a copy. The session
+    /// has ended, for both. Log in again.
+    REFRESH_TOKEN_REUSED = 401 "refresh-token-reused" "Refresh token used twice";
+    /// The ticket was used, or nobody used it within 30 seconds. Ask for another.
+    TICKET_INVALID = 401 "ticket-invalid" "Ticket not valid";
+    /// The password is right, but an administrator has suspended the account.
+    ACCOUNT_SUSPENDED = 403 "account-suspended" "Account suspended";
+    /// The caller has no session of this id: it has ended, or is somebody else's.
+    NO_SUCH_SESSION = 404 "no-such-session" "No such session";
+    /// Nobody has this id.
+    NO_SUCH_USER = 404 "no-such-user" "No such user";
+    /// Without this user nobody could manage the installation. Make somebody else an administrator first.
+    LAST_ADMINISTRATOR = 409 "last-administrator" "Last administrator";
+    /// Too many attempts came in a short time. Wait as long as `Retry-After` says; the more attempts, the longer.
+    TOO_MANY_ATTEMPTS = 429 "too-many-attempts" "Too many attempts";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +39,24 @@ pub enum AuthError {
     BadCredentials,
     #[error("the session has ended; log in again")]
     SessionEnded,
+    #[error("the refresh token is not valid; log in again")]
+    RefreshTokenInvalid,
+    #[error("the refresh token was used before; the session has ended, so log in again")]
+    RefreshTokenReused,
+    #[error("the ticket is not valid any more; ask for another")]
+    TicketInvalid,
+    #[error("the account is suspended: {0}")]
+    AccountSuspended(String),
+    #[error("you have no session {0}")]
+    NoSuchSession(SessionId),
+    #[error("no user has the id {0}")]
+    NoSuchUser(UserId),
+    #[error("this is the last administrator; make somebody else one first")]
+    LastAdministrator,
+    #[error("only an administrator may do this")]
+    NotAdministrator,
+    #[error("too many attempts; try again in {} s", seconds(*.0))]
+    TooManyAttempts(Duration),
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("too many passwords are waiting to be checked")]
@@ -32,12 +65,15 @@ pub enum AuthError {
     Hash(#[source] argon2::password_hash::Error),
     #[error("a token could not be signed")]
     Sign(#[from] jsonwebtoken::errors::Error),
-    #[error("a task ended early")]
-    Task(#[from] tokio::task::JoinError),
     #[error("the database failed")]
     Database(#[from] diesel::result::Error),
     #[error("no database connection was free")]
     Pool(#[from] PoolError),
+}
+
+/// Whole seconds, rounded up: whoever waits so long has waited long enough.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
 }
 
 impl From<AuthError> for Problem {
@@ -45,13 +81,24 @@ impl From<AuthError> for Problem {
         match error {
             AuthError::EmailTaken => EMAIL_TAKEN.say(&error),
             AuthError::BadCredentials => BAD_CREDENTIALS.say(&error),
-            AuthError::SessionEnded => SESSION_ENDED.say(&error),
+            AuthError::SessionEnded => kinds::SESSION_ENDED.say(&error),
+            AuthError::RefreshTokenInvalid => REFRESH_TOKEN_INVALID.say(&error),
+            AuthError::RefreshTokenReused => REFRESH_TOKEN_REUSED.say(&error),
+            AuthError::TicketInvalid => TICKET_INVALID.say(&error),
+            AuthError::AccountSuspended(_) => ACCOUNT_SUSPENDED.say(&error),
+            AuthError::NoSuchSession(_) => NO_SUCH_SESSION.say(&error),
+            AuthError::NoSuchUser(_) => NO_SUCH_USER.say(&error),
+            AuthError::LastAdministrator => LAST_ADMINISTRATOR.say(&error),
+            AuthError::NotAdministrator => kinds::FORBIDDEN.say(&error),
+            AuthError::TooManyAttempts(wait) => {
+                TOO_MANY_ATTEMPTS.say(&error).retry_after(Duration::from_secs(seconds(wait)))
+            }
             AuthError::Invalid(problem) => problem,
             AuthError::Busy => kinds::UNAVAILABLE
                 .say("many logins are waiting; try again")
                 .retry_after(Duration::from_secs(2))
                 .caused_by(error),
-            AuthError::Hash(_) | AuthError::Sign(_) | AuthError::Task(_) => Self::internal(error),
+            AuthError::Hash(_) | AuthError::Sign(_) => Self::internal(error),
             AuthError::Database(error) => db::query_problem(error),
             AuthError::Pool(error) => db::pool_problem(error),
         }

@@ -1,69 +1,177 @@
-//! The key that signs tokens: Ed25519, made once, its private half sealed in the database with `AMPHI_SECRET`.
+//! The keys that sign tokens: Ed25519, their private halves sealed in the database with `AMPHI_SECRET`.
+//!
+//! The first is made at the first start; `amphi auth rotate-key` makes the next. A key is published before it signs, and
+//! stays published until the last token that it signed has expired, so that nobody is logged out.
 
-use anyhow::{Context as _, anyhow};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use chassis::Order;
 use chassis::db::Pool;
 use chassis::secrets::random_hex;
 use chrono::{DateTime, Utc};
+use common::token::{Jwk, Jwks};
 use common::{Claims, Secret};
 use diesel_async::AsyncConnection as _;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::hkdf::{HKDF_SHA256, KeyType, Okm, Salt};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::Config;
 use crate::store::signing_keys::{self, StoredKey};
+use crate::store::trust::{Notice, tell};
 
 /// What stands before the 32 bytes of an Ed25519 private key in PKCS #8 (RFC 8410 §7).
 const PKCS8_PREFIX: &[u8] = &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+/// How long a new key is only published. Readers of the feed know it within a second, readers of the JWKS, which may
+/// keep it for 60 s, a minute later; clocks of instances may differ by as much again.
+const PUBLISHED_BEFORE: Duration = Duration::from_secs(120);
 
-/// The key that tokens are signed with now.
+/// `amphi auth rotate-key`.
+pub(crate) const ROTATE: chassis::Command = chassis::Command {
+    name: "rotate-key",
+    about: "Make a new key to sign tokens with.\n\n\
+        Running instances learn of it at once and sign with it after two minutes, when everybody who verifies tokens \
+        knows it. The key before stays published until the last token that it signed has expired. Nobody is logged \
+        out.",
+    flags: &[(
+        "now",
+        "For a key that has leaked: the new key signs at once and all others are gone at once. Every token that they \
+         signed is dead within a second, so everybody is logged out; clients with a refresh token get on by themselves",
+    )],
+    run: |order| Box::pin(rotate(order)),
+};
+
+/// A key that may sign, and its public half.
 pub(crate) struct SigningKey {
-    kid: String,
+    pub(crate) jwk: Jwk,
+    signs_from: DateTime<Utc>,
     key: EncodingKey,
 }
 
-impl SigningKey {
-    fn new(kid: String, seed: &[u8; 32]) -> Self {
-        let der = [PKCS8_PREFIX, seed].concat();
-        Self { kid, key: EncodingKey::from_ed_der(&der) }
+/// The keys of this installation: at least one. The one that signs last comes first.
+pub(crate) struct Keys(Vec<SigningKey>);
+
+impl Keys {
+    /// Opens what is stored. Fails when `secret` did not seal it, or when there is none.
+    pub(crate) fn open(stored: &[StoredKey], secret: &Secret) -> anyhow::Result<Self> {
+        if stored.is_empty() {
+            bail!("there is no key that signs tokens");
+        }
+        stored.iter().map(|stored| SigningKey::open(stored, secret)).collect::<anyhow::Result<_>>().map(Self)
     }
 
-    /// The token that says `claims`.
-    pub(crate) fn sign(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
-        let header = Header { kid: Some(self.kid.clone()), ..Header::new(Algorithm::EdDSA) };
-        jsonwebtoken::encode(&header, claims, &self.key)
+    /// The public halves: those of keys that have signed, and of one that will.
+    pub(crate) fn public(&self) -> Jwks {
+        Jwks { keys: self.0.iter().map(|key| key.jwk.clone()).collect() }
+    }
+
+    /// The token that says `claims`, signed with the newest key whose time has come.
+    pub(crate) fn sign(&self, claims: &Claims, now: DateTime<Utc>) -> Result<String, jsonwebtoken::errors::Error> {
+        let due = self.0.iter().find(|key| key.signs_from <= now);
+        let Some(key) = due.or(self.0.last()) else {
+            return Err(jsonwebtoken::errors::ErrorKind::InvalidEddsaKey.into());
+        };
+        let header = Header { kid: Some(key.jwk.kid.clone()), ..Header::new(Algorithm::EdDSA) };
+        jsonwebtoken::encode(&header, claims, &key.key)
     }
 }
 
-/// The newest key in the database; the first is made now. Instances that start at once agree on one.
-pub(crate) async fn load_or_make(pool: &Pool, config: &Config, now: DateTime<Utc>) -> anyhow::Result<SigningKey> {
+impl SigningKey {
+    fn open(stored: &StoredKey, secret: &Secret) -> anyhow::Result<Self> {
+        let seed = open(secret, &stored.kid, &stored.sealed_seed)
+            .context("AMPHI_SECRET: it does not open the signing key in the database; set the one that sealed it")?;
+        let public = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
+        let der = [PKCS8_PREFIX, &seed].concat();
+        Ok(Self {
+            jwk: Jwk::ed25519(&stored.kid, &public),
+            signs_from: stored.signs_from,
+            key: EncodingKey::from_ed_der(&der),
+        })
+    }
+}
+
+/// Makes the first key if there is none. Instances that start at once agree on one.
+pub(crate) async fn ensure(pool: &Pool, secret: &Secret, now: DateTime<Utc>) -> anyhow::Result<()> {
     let mut conn = pool.get().await?;
     conn.transaction(async |conn| {
         signing_keys::lock(conn).await?;
-        if let Some(stored) = signing_keys::newest(conn).await? {
-            let seed = open(&config.secret, &stored.kid, stored.sealed_seed).context(
-                "AMPHI_SECRET: it does not open the signing key in the database; set the one that sealed it",
-            )?;
-            return anyhow::Ok(SigningKey::new(stored.kid, &seed));
+        if signing_keys::all(conn).await?.is_empty() {
+            signing_keys::insert(conn, &make(secret, now, now)?).await?;
         }
-        let mut seed = [0; 32];
-        SystemRandom::new().fill(&mut seed).map_err(|_unspecified| anyhow!("there is no randomness"))?;
-        let kid = random_hex(8);
-        let public_key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes().to_vec();
-        let sealed_seed = seal(&config.secret, &kid, &seed)?;
-        signing_keys::insert(conn, &StoredKey { kid: kid.clone(), public_key, sealed_seed, created_at: now }).await?;
-        Ok(SigningKey::new(kid, &seed))
+        anyhow::Ok(())
     })
     .await
 }
 
+async fn rotate(order: Order) -> anyhow::Result<String> {
+    let config = Config::from_env(&order.env, &order.core)?;
+    let (is_emergency, now) = (order.has("now"), order.clock.now());
+    let mut conn = order.pool.get().await?;
+    conn.transaction(async |conn| {
+        signing_keys::lock(conn).await?;
+        let stored = signing_keys::all(conn).await?;
+        // A key sealed with another secret than theirs would be of no use to the instances.
+        Keys::open(&stored, &config.secret)?;
+        if !is_emergency && let Some(waiting) = stored.first().filter(|key| key.signs_from > now) {
+            bail!(
+                "the key {} was made before and signs from {}; nothing is changed",
+                waiting.kid,
+                at(waiting.signs_from)
+            );
+        }
+        let signs_from = if is_emergency { now } else { now + PUBLISHED_BEFORE };
+        let key = make(&config.secret, now, signs_from)?;
+        signing_keys::insert(conn, &key).await?;
+        if is_emergency {
+            signing_keys::delete_all_but(conn, &key.kid).await?;
+        } else {
+            // Until the new key signs, the old one goes on.
+            let lifetime_ends = signs_from + config.token_lifetime + PUBLISHED_BEFORE;
+            signing_keys::retire_all_but(conn, &key.kid, lifetime_ends).await?;
+        }
+        tell(conn, &Notice::Keys).await?;
+        Ok(if is_emergency {
+            format!(
+                "The key {} signs tokens. All others are gone, and with them every token that they signed.",
+                key.kid
+            )
+        } else {
+            format!("The key {} is published, and signs tokens from {}.", key.kid, at(signs_from))
+        })
+    })
+    .await
+}
+
+fn at(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+fn make(secret: &Secret, now: DateTime<Utc>, signs_from: DateTime<Utc>) -> anyhow::Result<StoredKey> {
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_unspecified| anyhow!("there is no randomness"))?;
+    let kid = random_hex(8);
+    let public_key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes().to_vec();
+    let sealed_seed = seal(secret, &kid, &seed)?;
+    Ok(StoredKey { kid, public_key, sealed_seed, created_at: now, signs_from })
+}
+
 fn sealing_key(secret: &Secret) -> anyhow::Result<LessSafeKey> {
-    let salt = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, b"amphi");
-    let derived = salt.extract(secret.expose().as_bytes());
-    let derived = derived
-        .expand(&[b"signing keys"], &CHACHA20_POLY1305)
-        .map_err(|_unspecified| anyhow!("the sealing key cannot be derived"))?;
-    Ok(LessSafeKey::new(UnboundKey::from(derived)))
+    derive(secret, b"signing keys", &CHACHA20_POLY1305, |key| LessSafeKey::new(UnboundKey::from(key)))
+}
+
+/// A key for one purpose, derived from `AMPHI_SECRET` (HKDF-SHA256).
+pub(crate) fn derive<L: KeyType, K>(
+    secret: &Secret,
+    purpose: &[u8],
+    kind: L,
+    make: impl FnOnce(Okm<'_, L>) -> K,
+) -> anyhow::Result<K> {
+    let extracted = Salt::new(HKDF_SHA256, b"amphi").extract(secret.expose().as_bytes());
+    let info = [purpose];
+    let derived = extracted.expand(&info, kind).map_err(|_unspecified| anyhow!("a key cannot be derived"))?;
+    Ok(make(derived))
 }
 
 /// Nonce, then the encrypted seed, then its tag; bound to `kid`, so that rows cannot be swapped.
@@ -77,7 +185,7 @@ fn seal(secret: &Secret, kid: &str, seed: &[u8; 32]) -> anyhow::Result<Vec<u8>> 
     Ok([&nonce[..], &text].concat())
 }
 
-fn open(secret: &Secret, kid: &str, sealed: Vec<u8>) -> anyhow::Result<[u8; 32]> {
+fn open(secret: &Secret, kid: &str, sealed: &[u8]) -> anyhow::Result<[u8; 32]> {
     let (nonce, text) = sealed.split_at_checked(NONCE_LEN).context("the sealed key is too short")?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_unspecified| anyhow!("the nonce is not one"))?;
     let mut text = text.to_vec();
@@ -96,9 +204,9 @@ mod tests {
         let secret = Secret::new("a secret");
         let sealed = seal(&secret, "k1", &[7; 32]).unwrap();
 
-        assert_eq!(open(&secret, "k1", sealed.clone()).unwrap(), [7; 32]);
-        assert!(open(&Secret::new("another"), "k1", sealed.clone()).is_err());
-        assert!(open(&secret, "k2", sealed).is_err());
-        assert!(open(&secret, "k1", vec![1, 2, 3]).is_err());
+        assert_eq!(open(&secret, "k1", &sealed).unwrap(), [7; 32]);
+        assert!(open(&Secret::new("another"), "k1", &sealed).is_err());
+        assert!(open(&secret, "k2", &sealed).is_err());
+        assert!(open(&secret, "k1", &[1, 2, 3]).is_err());
     }
 }

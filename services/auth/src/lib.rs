@@ -1,8 +1,11 @@
 //! Who a user is: registration, login, sessions, and the keys that sign tokens.
 //!
 //! - [`domain`]: what an e-mail address, a name and a password may be.
-//! - [`passwords`]: hashing on a bounded pool. [`keys`]: signing, and sealing the signing keys.
-//! - [`routes`]: the HTTP interface. [`store`]: the tables. [`admin`]: the first administrator.
+//! - [`passwords`]: hashing on threads of their own. [`throttle`]: how often somebody may guess.
+//! - [`tokens`]: what a client is given. [`keys`]: signing, sealing the signing keys, and rotating them.
+//! - [`trust`]: what this instance knows about tokens, and tells every process.
+//! - [`routes`]: the HTTP interface. [`client`]: who sends a request. [`store`]: the tables.
+//! - [`admin`]: the first administrator. [`sweep`]: forgets what has expired.
 
 pub mod config;
 pub mod domain;
@@ -10,23 +13,32 @@ pub mod error;
 pub mod routes;
 
 mod admin;
+mod client;
 mod keys;
 mod passwords;
 mod store;
+mod sweep;
+mod throttle;
+mod tokens;
+mod trust;
 
 use std::sync::Arc;
 
 use actix_web::web;
 use chassis::db::Pool;
+use chassis::health::Importance;
 use chassis::http::Edge;
 use chassis::{ConfigError, Context, Core, Env, Service, Start};
 use common::SharedClock;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 
 use crate::config::Config;
-use crate::keys::SigningKey;
 use crate::passwords::Passwords;
+use crate::throttle::Throttle;
+use crate::tokens::RefreshTokens;
+use crate::trust::Trust;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/auth");
 
@@ -39,6 +51,7 @@ pub const SERVICE: Service = Service {
     migrations: Some(|| MIGRATIONS),
     problems: error::ALL,
     openapi: routes::ApiDoc::openapi,
+    commands: &[keys::ROTATE],
     load,
 };
 
@@ -48,7 +61,11 @@ pub(crate) struct App {
     pub(crate) pool: Pool,
     pub(crate) clock: SharedClock,
     pub(crate) passwords: Passwords,
-    pub(crate) signing_key: SigningKey,
+    pub(crate) throttle: Throttle,
+    pub(crate) refresh_tokens: RefreshTokens,
+    pub(crate) trust: Arc<Trust>,
+    /// Cancelled when feeds must end.
+    pub(crate) stopping: CancellationToken,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -59,12 +76,32 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
     let passwords = Passwords::new(config.password_workers)?;
-    let signing_key = keys::load_or_make(&pool, &config, context.clock.now()).await?;
-    let app = Arc::new(App { config, pool, clock: context.clock, passwords, signing_key });
+    keys::ensure(&pool, &config.secret, context.clock.now()).await?;
+    let (secret, verifier, clock) = (config.secret.clone(), context.verifier.clone(), context.clock.clone());
+    let trust = Arc::new(Trust::load(&mut *pool.get().await?, secret, verifier, clock).await?);
+    context.tasks.spawn(trust::follow(Arc::clone(&trust), pool.clone(), context.tasks.shutdown()));
+    watch_trust(&context, &trust);
+    let app = Arc::new(App {
+        passwords,
+        throttle: Throttle::new(context.backplane),
+        refresh_tokens: RefreshTokens::new(&config.secret)?,
+        trust,
+        stopping: context.stopping,
+        config,
+        pool,
+        clock: context.clock,
+    });
+    context.tasks.spawn(sweep::run(Arc::clone(&app), context.tasks.shutdown()));
     let data = web::Data::from(Arc::clone(&app));
     Ok(chassis::App::new(move |service| {
         service.app_data(data.clone());
         routes::configure(service);
     })
     .when_serving(async move { admin::ensure(&app).await }))
+}
+
+fn watch_trust(context: &Context, trust: &Arc<Trust>) {
+    let trust = Arc::clone(trust);
+    // What is known stays right while nothing can change.
+    context.health.check("auth.trust", Importance::Helpful, move || Box::pin(std::future::ready(trust.probe())));
 }

@@ -1,67 +1,220 @@
-//! Passwords: hashed with argon2id at the parameters that OWASP recommends, a bounded number at a time.
+//! Passwords: hashed with argon2id at the parameters that OWASP recommends, on a few threads of their own.
+//!
+//! Each thread keeps the 19 MiB that a hash needs, and runs at low priority: whatever else the process does goes first.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use anyhow::Context as _;
+use argon2::password_hash;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use common::Secret;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use crate::error::AuthError;
 
-/// Whoever waits longer for a turn is told to come back.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// OWASP's first choice of memory in KiB, passes and lanes. Hashes made with less are made again at the next login.
+const MEMORY_KIB: u32 = 19 * 1024;
+const PASSES: u32 = 2;
+const LANES: u32 = 1;
+/// How many passwords wait for each thread; at some 20 ms each that is less than a second. One more is refused at once.
+const WAITING_FOR_EACH: usize = 32;
+/// Threads of the process that do other work have ten times the weight.
+const NICENESS: i32 = 10;
 
-/// Hashes and verifies passwords, so many at once that the rest of the process is not starved.
+/// Hashes and verifies passwords, so many at once and no more.
 pub(crate) struct Passwords {
-    turns: Arc<Semaphore>,
+    queue: SyncSender<Job>,
     /// Verified against when an account does not exist, so that its absence takes as long as a wrong password.
     nobody: String,
 }
 
+type Job = Box<dyn FnOnce(&mut Hasher) + Send>;
+
+/// What is known of a password that was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) is_right: bool,
+    /// Whether it was hashed with less than what is asked for today.
+    pub(crate) is_weakly_hashed: bool,
+}
+
 impl Passwords {
+    /// Starts `workers` threads. They end with this value.
     pub(crate) fn new(workers: NonZeroUsize) -> anyhow::Result<Self> {
-        let nobody = hash(&chassis::secrets::random_hex(16)).map_err(AuthError::Hash)?;
-        Ok(Self { turns: Arc::new(Semaphore::new(workers.get())), nobody })
+        let (queue, jobs) = mpsc::sync_channel::<Job>(workers.get() * WAITING_FOR_EACH);
+        let jobs = Arc::new(Mutex::new(jobs));
+        for _ in 0..workers.get() {
+            let jobs = Arc::clone(&jobs);
+            let thread = thread::Builder::new().name("passwords".to_owned());
+            thread.spawn(move || work(&jobs)).context("no thread for passwords")?;
+        }
+        let nobody = Hasher::new().hash(&chassis::secrets::random_hex(16)).map_err(AuthError::Hash)?;
+        Ok(Self { queue, nobody })
     }
 
     /// The hash to store, as a PHC string. Takes some 20 ms of a core.
     pub(crate) async fn hash(&self, password: Secret) -> Result<String, AuthError> {
-        self.in_turn(move || hash(password.expose())).await?.map_err(AuthError::Hash)
+        self.run(move |hasher| hasher.hash(password.expose())).await?.map_err(AuthError::Hash)
     }
 
-    /// Whether `password` is the one that `stored` was made from. Without `stored` it takes as long and is `false`.
-    pub(crate) async fn verify(&self, password: Secret, stored: Option<String>) -> Result<bool, AuthError> {
+    /// Whether `password` is the one that `stored` was made from. Without `stored` it takes as long and is not.
+    pub(crate) async fn verify(&self, password: Secret, stored: Option<String>) -> Result<Verdict, AuthError> {
         let is_known = stored.is_some();
         let stored = stored.unwrap_or_else(|| self.nobody.clone());
-        let is_right = self.in_turn(move || verify(password.expose(), &stored)).await?.map_err(AuthError::Hash)?;
-        Ok(is_right && is_known)
+        let verdict =
+            self.run(move |hasher| hasher.verify(password.expose(), &stored)).await?.map_err(AuthError::Hash)?;
+        Ok(Verdict { is_right: verdict.is_right && is_known, ..verdict })
     }
 
-    async fn in_turn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, AuthError> {
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(AuthError::Busy) };
-        Ok(tokio::task::spawn_blocking(move || {
-            // The turn ends with the work, also when the client has left and nobody waits for the result.
-            let _turn = turn;
-            work()
-        })
-        .await?)
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Hasher) -> T + Send + 'static,
+    ) -> Result<T, AuthError> {
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move |hasher: &mut Hasher| {
+            // A client that has left while it waited costs nothing.
+            if !answer.is_closed() {
+                let _ = answer.send(work(hasher));
+            }
+        });
+        self.queue.try_send(job).map_err(|_full| AuthError::Busy)?;
+        answered.await.map_err(|_ended| AuthError::Busy)
     }
 }
 
-fn hash(password: &str) -> Result<String, argon2::password_hash::Error> {
-    Ok(Argon2::default().hash_password(password.as_bytes())?.to_string())
+/// Works until there is nobody left who could ask.
+fn work(jobs: &Mutex<Receiver<Job>>) {
+    // On Linux this is the priority of the thread, not of the process.
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        tracing::warn!(%error, "passwords are hashed at normal priority");
+    }
+    let mut hasher = Hasher::new();
+    loop {
+        let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        job(&mut hasher);
+    }
 }
 
-fn verify(password: &str, stored: &str) -> Result<bool, argon2::password_hash::Error> {
-    let stored = PasswordHash::new(stored)?;
-    match Argon2::default().verify_password(password.as_bytes(), &stored) {
-        Ok(()) => Ok(true),
-        Err(argon2::password_hash::Error::PasswordInvalid) => Ok(false),
-        Err(error) => Err(error),
+/// Argon2, and the memory that it works in.
+struct Hasher {
+    memory: Vec<Block>,
+}
+
+impl Hasher {
+    fn new() -> Self {
+        Self { memory: Vec::new() }
+    }
+
+    fn hash(&mut self, password: &str) -> password_hash::Result<String> {
+        let salt = password_hash::try_generate_salt()?;
+        let params = Params::new(MEMORY_KIB, PASSES, LANES, None)?;
+        let output = self.run(Algorithm::Argon2id, Version::V0x13, &params, password, &salt)?;
+        let hash = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params)?,
+            salt: Some(Salt::new(&salt)?),
+            hash: Some(output),
+        };
+        Ok(hash.to_string())
+    }
+
+    fn verify(&mut self, password: &str, stored: &str) -> password_hash::Result<Verdict> {
+        let stored = PasswordHash::new(stored)?;
+        let algorithm = Algorithm::try_from(stored.algorithm.as_str())?;
+        let version = stored.version.map(Version::try_from).transpose()?.unwrap_or_default();
+        let params = Params::try_from(&stored)?;
+        let (Some(salt), Some(expected)) = (&stored.salt, &stored.hash) else {
+            return Err(password_hash::Error::EncodingInvalid);
+        };
+        let computed = self.run(algorithm, version, &params, password, salt)?;
+        let is_weakly_hashed = algorithm != Algorithm::Argon2id
+            || version != Version::V0x13
+            || params.m_cost() < MEMORY_KIB
+            || params.t_cost() < PASSES
+            || params.p_cost() < LANES;
+        // Compared in constant time.
+        Ok(Verdict { is_right: computed == *expected, is_weakly_hashed })
+    }
+
+    fn run(
+        &mut self,
+        algorithm: Algorithm,
+        version: Version,
+        params: &Params,
+        password: &str,
+        salt: &[u8],
+    ) -> password_hash::Result<Output> {
+        self.memory.resize(params.block_count(), Block::new());
+        let mut output = [0; Output::MAX_LENGTH];
+        let length = params.output_len().unwrap_or(Params::DEFAULT_OUTPUT_LEN).min(Output::MAX_LENGTH);
+        let output = &mut output[..length];
+        let argon2 = Argon2::new(algorithm, version, params.clone());
+        argon2.hash_password_into_with_memory(password.as_bytes(), salt, output, &mut self.memory[..])?;
+        Ok(Output::new(output)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+
+    use super::*;
+
+    #[test]
+    fn a_hash_is_what_everybody_else_understands() {
+        let hash = Hasher::new().hash("correct horse").unwrap();
+        assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+        assert!(Argon2::default().verify_password(b"correct horse", hash.as_str()).is_ok());
+        let theirs = Argon2::default().hash_password(b"correct horse").unwrap().to_string();
+        let verdict = Hasher::new().verify("correct horse", &theirs).unwrap();
+        assert_eq!(verdict, Verdict { is_right: true, is_weakly_hashed: false });
+    }
+
+    #[test]
+    fn hashes_made_with_less_are_told_from_others_and_the_memory_serves_both() {
+        let mut hasher = Hasher::new();
+        for (memory, passes, is_weakly_hashed) in [(8 * 1024, 2, true), (19 * 1024, 1, true), (32 * 1024, 2, false)] {
+            let params = Params::new(memory, passes, 1, None).unwrap();
+            let stored = Argon2::from(params).hash_password(b"correct horse").unwrap().to_string();
+            let verdict = hasher.verify("correct horse", &stored).unwrap();
+            assert_eq!(verdict, Verdict { is_right: true, is_weakly_hashed }, "{stored}");
+            assert!(!hasher.verify("incorrect horse", &stored).unwrap().is_right);
+        }
+    }
+
+    #[tokio::test]
+    async fn threads_that_hash_let_others_go_first() {
+        let passwords = Passwords::new(NonZeroUsize::MIN).unwrap();
+        let niceness = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            // The name before may have spaces, and ends with a bracket; the niceness is 17 fields on.
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
+        };
+        let theirs = passwords.run(move |_| niceness()).await.unwrap();
+        assert_eq!(theirs, niceness() + NICENESS);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_refused_at_once() {
+        let passwords = Passwords::new(NonZeroUsize::MIN).unwrap();
+        let (go_on, wait) = mpsc::channel::<()>();
+        let busy = passwords.run(move |_| wait.recv());
+        let waiting: Vec<_> = (0..2 * WAITING_FOR_EACH).map(|_| passwords.run(|_| ())).collect();
+        let mut all = Box::pin(futures_util::future::join(busy, futures_util::future::join_all(waiting)));
+
+        // Each has asked once polled: the first is at work, some wait, and the rest is answered without waiting.
+        assert!(futures_util::poll!(&mut all).is_pending());
+        go_on.send(()).unwrap();
+
+        let (_, answers) = all.await;
+        let served = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert!((WAITING_FOR_EACH - 1..=WAITING_FOR_EACH).contains(&served), "{served}");
+        assert!(answers.iter().all(|answer| matches!(answer, Ok(()) | Err(AuthError::Busy))));
     }
 }

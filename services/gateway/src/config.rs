@@ -47,19 +47,14 @@ impl Service {
     /// The path at which its instances say whether requests should come.
     #[must_use]
     pub fn probe(self) -> Option<&'static str> {
-        match self {
-            Self::Hls => None,
-            _ => Some("/healthz"),
-        }
+        // The media server is not ours.
+        (self != Self::Hls).then_some("/healthz")
     }
 
     /// Whether it describes its API at `/openapi.json`.
     #[must_use]
     pub fn has_openapi(self) -> bool {
-        match self {
-            Self::Hls => false,
-            _ => true,
-        }
+        self != Self::Hls
     }
 }
 

@@ -53,6 +53,7 @@ pub const SERVICE: Service = Service {
     migrations: None,
     problems: problems::ALL,
     openapi: Api::openapi,
+    commands: &[],
     load,
 };
 

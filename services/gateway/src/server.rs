@@ -46,6 +46,7 @@ pub fn server(
 }
 
 /// What one worker thread does with its connections.
+#[expect(clippy::type_complexity, reason = "the server wants to see every part of it")]
 fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
     gateway: Arc<Gateway>,
     scheme: &'static str,

@@ -41,6 +41,7 @@ pub const SERVICE: Service = Service {
     migrations: Some(|| MIGRATIONS),
     problems: error::ALL,
     openapi: routes::ApiDoc::openapi,
+    commands: &[],
     load,
 };
 

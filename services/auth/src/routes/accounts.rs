@@ -1,19 +1,22 @@
-//! Registering, logging in and out, and asking who one is.
+//! Registering, logging in and out, changing the password, and asking who one is.
 
 use actix_web::cookie::{Cookie, SameSite, time};
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chassis::Stage;
 use chrono::{DateTime, Utc};
-use common::{Caller, Claims, Role, Secret, UserId, token};
-use diesel_async::AsyncConnection as _;
+use common::{Caller, Invalid, Role, Secret, SessionId, UserId, token};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::domain::{Email, Registration, User};
+use crate::client::Client;
+use crate::domain::{self, Email, Registration, User};
 use crate::error::AuthError;
 use crate::store::users::NewUser;
 use crate::store::{sessions, users};
+use crate::throttle::Proof;
+use crate::tokens::AccessToken;
 
 /// Who registers. The short names without `user_` are understood too.
 #[derive(Deserialize, ToSchema)]
@@ -40,7 +43,18 @@ pub(crate) struct Login {
     user_password: String,
 }
 
-/// An account, as its owner sees it.
+/// The password that is, and the one that shall be.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ChangePassword {
+    #[serde(alias = "currentPassword")]
+    #[schema(example = "correct horse battery")]
+    current_password: String,
+    #[serde(alias = "newPassword")]
+    #[schema(min_length = 8, max_length = 128, example = "staple")]
+    new_password: String,
+}
+
+/// An account, as its owner and administrators see it.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct UserView {
     user_uuid: UserId,
@@ -49,10 +63,14 @@ pub(crate) struct UserView {
     user_role: Role,
     user_created_at: DateTime<Utc>,
     user_updated_at: DateTime<Utc>,
+    /// Since when the user is shut out; null when they are not.
+    user_suspended_at: Option<DateTime<Utc>>,
+    user_suspended_reason: Option<String>,
 }
 
 impl From<User> for UserView {
     fn from(user: User) -> Self {
+        let (since, reason) = user.suspension.map(|suspension| (suspension.since, suspension.reason)).unzip();
         Self {
             user_uuid: user.user_id,
             user_email: user.email,
@@ -60,6 +78,8 @@ impl From<User> for UserView {
             user_role: user.role,
             user_created_at: user.created_at,
             user_updated_at: user.updated_at,
+            user_suspended_at: since,
+            user_suspended_reason: reason,
         }
     }
 }
@@ -70,6 +90,9 @@ pub(crate) struct LoggedIn {
     /// Send it as `Authorization: Bearer …`, or let the browser send its cookie.
     token: String,
     expires_at: DateTime<Utc>,
+    /// Exchange it at `/api/v1/auth/refresh` for the next pair of tokens. Keep it where no script reads it.
+    refresh_token: String,
+    refresh_expires_at: DateTime<Utc>,
     user: UserView,
 }
 
@@ -85,28 +108,33 @@ pub(crate) struct LoggedIn {
         (status = 201, description = "Registered and logged in", body = LoggedIn),
         (status = 409, description = "`email-taken`"),
         (status = 422, description = "`invalid-fields`"),
+        (status = 503, description = "`unavailable`: many passwords wait to be hashed"),
     )
 )]
 #[tracing::instrument(name = "auth.user.register", skip_all)]
-pub(crate) async fn register(app: web::Data<App>, body: web::Json<Register>) -> Result<HttpResponse, AuthError> {
+pub(crate) async fn register(
+    app: web::Data<App>,
+    client: Client,
+    body: web::Json<Register>,
+) -> Result<HttpResponse, AuthError> {
     let registration = Registration::parse(&body.user_email, &body.user_password, &body.user_fullname)?;
     let hash = app.passwords.hash(registration.password.clone()).await?;
     let now = app.clock.now();
     let new = NewUser::new(&registration, hash, Role::Member, now);
     let mut conn = app.pool.get().await?;
-    let (user, claims) = conn
+    let begun = conn
         .transaction(async |conn| {
             let user = users::insert(conn, &new).await?.ok_or(AuthError::EmailTaken)?;
-            let claims = begin_session(&app, conn, &user, now).await?;
-            Ok::<_, AuthError>((user, claims))
+            begin_session(&app, conn, user, &client, now).await
         })
         .await?;
-    logged_in(&app, user, &claims, HttpResponse::Created())
+    Ok(begun.answer(&app, HttpResponse::Created(), SetCookie::Yes))
 }
 
 /// Log in.
 ///
-/// 401 when address and password do not belong together; which of them is wrong is not told.
+/// 401 when address and password do not belong together; which of them is wrong is not told. 429 after many attempts, with
+/// the time to wait in `Retry-After`.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/login",
@@ -115,21 +143,51 @@ pub(crate) async fn register(app: web::Data<App>, body: web::Json<Register>) -> 
     responses(
         (status = 200, description = "Logged in", body = LoggedIn),
         (status = 401, description = "`bad-credentials`"),
+        (status = 403, description = "`account-suspended`: told only with the right password"),
+        (status = 429, description = "`too-many-attempts`"),
+        (status = 503, description = "`unavailable`: many passwords wait to be checked"),
     )
 )]
 #[tracing::instrument(name = "auth.user.login", skip_all)]
-pub(crate) async fn login(app: web::Data<App>, body: web::Json<Login>) -> Result<HttpResponse, AuthError> {
+pub(crate) async fn login(
+    app: web::Data<App>,
+    client: Client,
+    body: web::Json<Login>,
+) -> Result<HttpResponse, AuthError> {
     let Login { user_email, user_password } = body.into_inner();
-    let found = match Email::parse(&user_email) {
-        Ok(email) => users::find_by_email(&mut *app.pool.get().await?, &email).await?,
-        Err(_) => None,
-    };
+    // What is no address is looked for too: the time must not tell which addresses have accounts.
+    let email = Email::parse(&user_email).map(|email| email.to_string()).unwrap_or_default();
+    let proof = Proof::begin(&app.throttle, &email, &client).await?;
+    let found = users::find_by_email(&mut *app.pool.get().await?, &email).await?;
     let (user, hash) = found.unzip();
-    // Nobody's password is checked too: otherwise the time would tell which addresses have accounts.
-    let is_right = app.passwords.verify(Secret::new(user_password), hash).await?;
-    let user = user.filter(|_| is_right).ok_or(AuthError::BadCredentials)?;
-    let claims = begin_session(&app, &mut *app.pool.get().await?, &user, app.clock.now()).await?;
-    logged_in(&app, user, &claims, HttpResponse::Ok())
+    let password = Secret::new(user_password);
+    let verdict = app.passwords.verify(password.clone(), hash.clone()).await?;
+    let (Some(user), Some(hash), true) = (user, hash, verdict.is_right) else {
+        return Err(AuthError::BadCredentials);
+    };
+    let better_hash = match verdict.is_weakly_hashed {
+        // It has waited for years: where there is no time for it, the next login will do.
+        true => app.passwords.hash(password).await.ok(),
+        false => None,
+    };
+    proof.succeed().await;
+    let now = app.clock.now();
+    let mut conn = app.pool.get().await?;
+    let begun = conn
+        .transaction(async |conn| {
+            let locked = users::lock(conn, user.user_id).await?;
+            // It may have been changed since we looked.
+            let user = locked.filter(|(_, now)| *now == hash).ok_or(AuthError::BadCredentials)?.0;
+            if let Some(suspension) = user.suspension {
+                return Err(AuthError::AccountSuspended(suspension.reason));
+            }
+            if let Some(better_hash) = better_hash {
+                users::set_password_hash(conn, user.user_id, &better_hash).await?;
+            }
+            begin_session(&app, conn, user, &client, now).await
+        })
+        .await?;
+    Ok(begun.answer(&app, HttpResponse::Ok(), SetCookie::Yes))
 }
 
 /// Log out: the session ends, and with it every token of it.
@@ -162,48 +220,139 @@ pub(crate) async fn logout(app: web::Data<App>, caller: Option<Caller>) -> Resul
     path = "/api/v1/auth/me",
     tag = "auth",
     security(("cookie" = []), ("bearer" = [])),
-    responses((status = 200, description = "The caller's account", body = UserView), (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"))
+    responses((status = 200, description = "The caller's account", body = UserView), (status = 401, description = "`token-missing`, `token-invalid`, `token-expired` or `session-ended`"))
 )]
 #[tracing::instrument(name = "auth.user.me", skip_all)]
 pub(crate) async fn me(app: web::Data<App>, caller: Caller) -> Result<web::Json<UserView>, AuthError> {
     let mut conn = app.pool.get().await?;
-    let user = sessions::find_live_user(&mut conn, caller.session_id, app.clock.now()).await?;
-    Ok(web::Json(user.ok_or(AuthError::SessionEnded)?.into()))
+    Ok(web::Json(live_user(&app, &mut conn, &caller).await?.into()))
 }
 
-/// A new session of `user`, and what its token says.
-async fn begin_session(
-    app: &App,
-    conn: &mut diesel_async::AsyncPgConnection,
-    user: &User,
-    now: DateTime<Utc>,
-) -> Result<Claims, AuthError> {
-    let expires_at = now + app.config.token_lifetime;
-    let session_id = sessions::insert(conn, user.user_id, now, expires_at).await?;
-    Ok(Claims {
-        iss: app.config.issuer.clone(),
-        aud: token::AUDIENCE.to_owned(),
-        sub: user.user_id,
-        name: user.full_name.clone(),
-        role: user.role,
-        sid: session_id,
-        iat: now.timestamp(),
-        nbf: None,
-        exp: expires_at.timestamp(),
-    })
-}
-
-fn logged_in(
-    app: &App,
-    user: User,
-    claims: &Claims,
-    mut response: actix_web::HttpResponseBuilder,
+/// Change the password. All other sessions end.
+///
+/// 401 when the current password is wrong: attempts are limited as those of logging in are.
+#[utoipa::path(
+    post,
+    path = "/api/v1/auth/password",
+    tag = "auth",
+    request_body = ChangePassword,
+    security(("cookie" = []), ("bearer" = [])),
+    responses(
+        (status = 204, description = "Changed"),
+        (status = 401, description = "`bad-credentials`, `session-ended`, or no token"),
+        (status = 422, description = "`invalid-fields`"),
+        (status = 429, description = "`too-many-attempts`"),
+        (status = 503, description = "`unavailable`: many passwords wait to be checked"),
+    )
+)]
+#[tracing::instrument(name = "auth.user.change_password", skip_all)]
+pub(crate) async fn change_password(
+    app: web::Data<App>,
+    caller: Caller,
+    client: Client,
+    body: web::Json<ChangePassword>,
 ) -> Result<HttpResponse, AuthError> {
-    let token = app.signing_key.sign(claims)?;
-    let lifetime = time::Duration::seconds(claims.exp - claims.iat);
-    let expires_at = DateTime::from_timestamp(claims.exp, 0).unwrap_or_default();
-    let cookie = cookie(app, token.clone(), lifetime);
-    Ok(response.cookie(cookie).json(LoggedIn { token, expires_at, user: user.into() }))
+    let ChangePassword { current_password, new_password } = body.into_inner();
+    let mut invalid = Invalid::default();
+    let new_password = domain::new_password(&new_password).unwrap_or_else(|reason| {
+        invalid.field("new_password", reason);
+        Secret::new("")
+    });
+    let new_password = invalid.or(new_password)?;
+    let user = live_user(&app, &mut *app.pool.get().await?, &caller).await?;
+    let proof = Proof::begin(&app.throttle, &user.email, &client).await?;
+    let stored = users::find_by_email(&mut *app.pool.get().await?, &user.email).await?.map(|(_, hash)| hash);
+    if !app.passwords.verify(Secret::new(current_password), stored.clone()).await?.is_right {
+        return Err(AuthError::BadCredentials);
+    }
+    let hash = app.passwords.hash(new_password).await?;
+    proof.succeed().await;
+    let now = app.clock.now();
+    let mut conn = app.pool.get().await?;
+    conn.transaction(async |conn| {
+        let locked = users::lock(conn, user.user_id).await?;
+        // Of two changes at once, the second was not asked with the password that is.
+        locked.filter(|(_, now)| stored.as_ref() == Some(now)).ok_or(AuthError::BadCredentials)?;
+        users::set_password_hash(conn, user.user_id, &hash).await?;
+        sessions::end_all_of(conn, user.user_id, Some(caller.session_id), now).await?;
+        Ok::<_, AuthError>(())
+    })
+    .await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// The caller as the database knows them now: the session has not ended, and the role is the present one.
+pub(super) async fn live_user(app: &App, conn: &mut AsyncPgConnection, caller: &Caller) -> Result<User, AuthError> {
+    sessions::find_live_user(conn, caller.session_id, app.clock.now()).await?.ok_or(AuthError::SessionEnded)
+}
+
+/// A session with its tokens, to be told to its client.
+pub(super) struct Begun {
+    pub(super) user: User,
+    pub(super) access: AccessToken,
+    pub(super) refresh_token: String,
+    pub(super) refresh_expires_at: DateTime<Utc>,
+}
+
+/// Whether the answer sets the cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SetCookie {
+    Yes,
+    No,
+}
+
+impl SetCookie {
+    /// Only for a client that has it already.
+    pub(super) fn if_sent(request: &HttpRequest) -> Self {
+        if request.cookie(token::COOKIE).is_some() { Self::Yes } else { Self::No }
+    }
+}
+
+/// A new session of `user`, who is locked or new.
+pub(super) async fn begin_session(
+    app: &App,
+    conn: &mut AsyncPgConnection,
+    user: User,
+    client: &Client,
+    now: DateTime<Utc>,
+) -> Result<Begun, AuthError> {
+    let lifetimes = app.lifetimes(now);
+    let (session_id, generation) = sessions::insert(conn, user.user_id, client, now, lifetimes).await?;
+    Begun::new(app, user, session_id, generation, now, lifetimes)
+}
+
+impl Begun {
+    /// Tokens of a session whose refresh token is of this generation.
+    pub(super) fn new(
+        app: &App,
+        user: User,
+        session_id: SessionId,
+        generation: i64,
+        now: DateTime<Utc>,
+        lifetimes: sessions::Lifetimes,
+    ) -> Result<Self, AuthError> {
+        Ok(Self {
+            access: app.access_token(&user, session_id, now, lifetimes.token_until)?,
+            refresh_token: app.refresh_tokens.make(session_id, generation),
+            refresh_expires_at: lifetimes.refresh_until,
+            user,
+        })
+    }
+
+    pub(super) fn answer(self, app: &App, mut response: HttpResponseBuilder, set_cookie: SetCookie) -> HttpResponse {
+        let AccessToken { text, expires_at } = self.access;
+        if set_cookie == SetCookie::Yes {
+            let lifetime = time::Duration::seconds(expires_at.timestamp() - app.clock.now().timestamp());
+            response.cookie(cookie(app, text.clone(), lifetime));
+        }
+        response.json(LoggedIn {
+            token: text,
+            expires_at,
+            refresh_token: self.refresh_token,
+            refresh_expires_at: self.refresh_expires_at,
+            user: self.user.into(),
+        })
+    }
 }
 
 /// The cookie of 000 §2.2, which lives as long as the token in it.

@@ -5,8 +5,6 @@ use actix_web::{HttpResponse, web};
 use common::token::Jwks;
 
 use crate::App;
-use crate::error::AuthError;
-use crate::store::signing_keys;
 
 /// The public keys that verify tokens (RFC 7517).
 #[utoipa::path(
@@ -15,9 +13,7 @@ use crate::store::signing_keys;
     tag = "auth",
     responses((status = 200, description = "The keys", body = Jwks))
 )]
-pub(crate) async fn jwks(app: web::Data<App>) -> Result<HttpResponse, AuthError> {
-    let mut conn = app.pool.get().await?;
-    let keys = signing_keys::public(&mut conn).await?;
+pub(crate) async fn jwks(app: web::Data<App>) -> HttpResponse {
     let a_minute = CacheControl(vec![CacheDirective::Public, CacheDirective::MaxAge(60)]);
-    Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, a_minute.to_string())).json(keys))
+    HttpResponse::Ok().insert_header((CACHE_CONTROL, a_minute.to_string())).json(app.trust.jwks())
 }

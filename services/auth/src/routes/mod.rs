@@ -1,7 +1,11 @@
 //! The HTTP interface of auth: every path in one table.
 
 mod accounts;
+mod administration;
 mod jwks;
+mod sessions;
+mod tickets;
+mod trust;
 
 use actix_web::web;
 use utoipa::OpenApi;
@@ -9,8 +13,25 @@ use utoipa::OpenApi;
 /// What auth serves, for the documents.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Auth", description = "Registration, login, sessions, and the keys that verify tokens."),
-    paths(accounts::register, accounts::login, accounts::logout, accounts::me, jwks::jwks)
+    info(title = "Auth", description = "Registration, login, sessions, users, and the keys that verify tokens."),
+    paths(
+        accounts::register,
+        accounts::login,
+        accounts::logout,
+        accounts::me,
+        accounts::change_password,
+        sessions::refresh,
+        sessions::list,
+        sessions::end_others,
+        sessions::end,
+        tickets::make,
+        administration::list,
+        administration::get,
+        administration::set_role,
+        administration::suspend,
+        administration::reinstate,
+        jwks::jwks,
+    )
 )]
 pub struct ApiDoc;
 
@@ -20,5 +41,25 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(web::resource("/api/v1/auth/login").route(web::post().to(accounts::login)))
         .service(web::resource("/api/v1/auth/logout").route(web::post().to(accounts::logout)))
         .service(web::resource("/api/v1/auth/me").route(web::get().to(accounts::me)))
-        .service(web::resource("/.well-known/jwks.json").route(web::get().to(jwks::jwks)));
+        .service(web::resource("/api/v1/auth/password").route(web::post().to(accounts::change_password)))
+        .service(web::resource("/api/v1/auth/refresh").route(web::post().to(sessions::refresh)))
+        .service(
+            web::resource("/api/v1/auth/sessions")
+                .route(web::get().to(sessions::list))
+                .route(web::delete().to(sessions::end_others)),
+        )
+        .service(web::resource("/api/v1/auth/sessions/{session_id}").route(web::delete().to(sessions::end)))
+        .service(web::resource("/api/v1/auth/ws-ticket").route(web::post().to(tickets::make)))
+        .service(web::resource("/api/v1/auth/users").route(web::get().to(administration::list)))
+        .service(web::resource("/api/v1/auth/users/{user_uuid}").route(web::get().to(administration::get)))
+        .service(web::resource("/api/v1/auth/users/{user_uuid}/role").route(web::put().to(administration::set_role)))
+        .service(
+            web::resource("/api/v1/auth/users/{user_uuid}/suspension")
+                .route(web::put().to(administration::suspend))
+                .route(web::delete().to(administration::reinstate)),
+        )
+        .service(web::resource("/.well-known/jwks.json").route(web::get().to(jwks::jwks)))
+        // For processes of the installation. The gateway does not lead there.
+        .service(web::resource(common::trust::PATH).route(web::get().to(trust::feed)))
+        .service(web::resource("/internal/tickets/redeem").route(web::post().to(tickets::redeem)));
 }

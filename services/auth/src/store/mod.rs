@@ -2,5 +2,6 @@
 
 pub(crate) mod sessions;
 pub(crate) mod signing_keys;
+pub(crate) mod tickets;
 pub(crate) mod trust;
 pub(crate) mod users;

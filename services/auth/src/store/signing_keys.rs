@@ -1,9 +1,11 @@
 //! The keys that sign tokens, their private halves sealed.
 
 use chrono::{DateTime, Utc};
-use common::token::{Jwk, Jwks};
 use diesel::prelude::*;
+use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use crate::store::sessions::sessions;
 
 diesel::table! {
     signing_keys (kid) {
@@ -11,14 +13,21 @@ diesel::table! {
         public_key -> Bytea,
         sealed_seed -> Bytea,
         key_created_at -> Timestamptz,
+        key_signs_from -> Timestamptz,
+        key_retires_at -> Nullable<Timestamptz>,
     }
 }
 
-/// Whoever makes a key holds this advisory lock.
+diesel::define_sql_function! {
+    #[sql_name = "greatest"]
+    fn later(one: Nullable<Timestamptz>, other: Nullable<Timestamptz>) -> Nullable<Timestamptz>;
+}
+
+/// Whoever makes or retires a key holds this advisory lock.
 const LOCK: i64 = 0x6b65_7973_3031;
 
 /// A key as it is stored.
-#[derive(Queryable, Selectable, Insertable)]
+#[derive(Debug, Clone, PartialEq, Eq, Queryable, Selectable, Insertable)]
 #[diesel(table_name = signing_keys)]
 pub(crate) struct StoredKey {
     pub(crate) kid: String,
@@ -26,22 +35,24 @@ pub(crate) struct StoredKey {
     pub(crate) sealed_seed: Vec<u8>,
     #[diesel(column_name = key_created_at)]
     pub(crate) created_at: DateTime<Utc>,
+    /// Until then it is only published.
+    #[diesel(column_name = key_signs_from)]
+    pub(crate) signs_from: DateTime<Utc>,
 }
 
-/// Until the transaction ends, nobody else makes a key.
+/// Until the transaction ends, nobody else makes or retires a key.
 pub(crate) async fn lock(conn: &mut AsyncPgConnection) -> QueryResult<()> {
     diesel::sql_query(format!("select pg_advisory_xact_lock({LOCK})")).execute(conn).await?;
     Ok(())
 }
 
-/// The key that tokens are signed with.
-pub(crate) async fn newest(conn: &mut AsyncPgConnection) -> QueryResult<Option<StoredKey>> {
+/// Every key that some token may be signed with, or soon will be: the one that signs last comes first.
+pub(crate) async fn all(conn: &mut AsyncPgConnection) -> QueryResult<Vec<StoredKey>> {
     signing_keys::table
-        .order((signing_keys::key_created_at.desc(), signing_keys::kid))
+        .order((signing_keys::key_signs_from.desc(), signing_keys::kid))
         .select(StoredKey::as_select())
-        .first(conn)
+        .load(conn)
         .await
-        .optional()
 }
 
 pub(crate) async fn insert(conn: &mut AsyncPgConnection, key: &StoredKey) -> QueryResult<()> {
@@ -49,10 +60,31 @@ pub(crate) async fn insert(conn: &mut AsyncPgConnection, key: &StoredKey) -> Que
     Ok(())
 }
 
-/// The public halves of all keys.
-pub(crate) async fn public(conn: &mut AsyncPgConnection) -> QueryResult<Jwks> {
-    let rows: Vec<(String, Vec<u8>)> =
-        signing_keys::table.select((signing_keys::kid, signing_keys::public_key)).load(conn).await?;
-    let keys = rows.iter().filter_map(|(kid, key)| Some(Jwk::ed25519(kid, key.as_slice().try_into().ok()?))).collect();
-    Ok(Jwks { keys })
+/// Lets every other key go once the last token that it signed has expired: `lifetime_ends` at the earliest, and not
+/// before any token that there is now.
+pub(crate) async fn retire_all_but(
+    conn: &mut AsyncPgConnection,
+    kid: &str,
+    lifetime_ends: DateTime<Utc>,
+) -> QueryResult<()> {
+    let last: Option<DateTime<Utc>> =
+        sessions::table.select(diesel::dsl::max(sessions::session_tokens_until)).first(conn).await?;
+    let retires_at = last.map_or(lifetime_ends, |last| last.max(lifetime_ends));
+    diesel::update(signing_keys::table)
+        .filter(signing_keys::kid.ne(kid))
+        .set(signing_keys::key_retires_at.eq(later(signing_keys::key_retires_at, Some(retires_at))))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Lets every other key go at once: no token that they signed is good any more.
+pub(crate) async fn delete_all_but(conn: &mut AsyncPgConnection, kid: &str) -> QueryResult<()> {
+    diesel::delete(signing_keys::table).filter(signing_keys::kid.ne(kid)).execute(conn).await?;
+    Ok(())
+}
+
+/// Lets keys go whose time has come. Returns how many.
+pub(crate) async fn delete_retired(conn: &mut AsyncPgConnection, now: DateTime<Utc>) -> QueryResult<usize> {
+    diesel::delete(signing_keys::table).filter(signing_keys::key_retires_at.le(now)).execute(conn).await
 }

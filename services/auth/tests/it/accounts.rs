@@ -1,4 +1,5 @@
 use common::token::Jwks;
+use common::trust::Trust;
 use common::{SystemClock, Verifier};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -100,7 +101,7 @@ async fn anyone_can_verify_a_token_with_the_keys_that_are_served() {
     let jwks: Jwks = auth.get("/.well-known/jwks.json").send().await.unwrap().json().await.unwrap();
 
     let verifier = Verifier::new("amphi", Arc::new(SystemClock));
-    verifier.replace_keys(&jwks);
+    verifier.learn(Trust::Keys { keys: jwks.keys });
 
     assert_eq!(verifier.verify(&token).unwrap().name, "Ana Silva");
 }
