@@ -21,7 +21,7 @@ async fn a_callback_shows_the_secret_in_a_header_the_query_or_the_path() {
     for request in [none, wrong, wrong_query, wrong_path] {
         problem(request.body(FORM).send().await.unwrap(), 401, "webhook-secret-wrong").await;
     }
-    let log = stream.program.output();
+    let (_, log) = stream.program.stop();
     assert!(log.contains("/api/v1/webhook/stream-event"), "requests are logged: {log}");
     for secret in [SECRET, &encoded] {
         assert!(!log.contains(secret), "the secret is not logged: {log}");
