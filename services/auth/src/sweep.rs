@@ -13,16 +13,16 @@ use crate::store::{sessions, signing_keys, tickets, trust};
 
 const EVERY: Duration = Duration::from_secs(60);
 
-/// Sweeps every minute until `shutdown`. What fails is done a minute later.
+/// Sweeps now and every minute until `shutdown`. What fails is done a minute later.
 pub(crate) async fn run(app: Arc<App>, shutdown: CancellationToken) {
     loop {
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            () = shutdown.cancelled() => return,
-        }
         app.trust.forget_expired();
         if let Err(error) = sweep(&app).await {
             tracing::warn!(%error, "what has expired stays for now");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            () = shutdown.cancelled() => return,
         }
     }
 }

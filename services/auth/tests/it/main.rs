@@ -3,8 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect fails")]
 
 mod accounts;
+mod administration;
 mod bad_input;
 mod faults;
+mod keys;
 mod operators;
+mod passwords;
+mod refresh;
+mod sessions;
 mod shutdown;
 mod support;
+mod throttling;
+mod tickets;
+mod trust;

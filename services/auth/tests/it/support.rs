@@ -1,8 +1,12 @@
 //! A running auth service, and what tests say to it.
 
-use reqwest::{Client, RequestBuilder, Response};
+use std::time::Duration;
+
+use common::trust::{self, Trust};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use testkit::{Program, TestDatabase};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_amphi-auth");
 
@@ -11,7 +15,13 @@ pub(crate) struct TestAuth {
     pub(crate) url: String,
     pub(crate) client: Client,
     pub(crate) database: TestDatabase,
-    data: tempfile::TempDir,
+    pub(crate) data: tempfile::TempDir,
+}
+
+/// Another instance on the same database.
+pub(crate) struct Instance {
+    pub(crate) program: Program,
+    pub(crate) url: String,
 }
 
 impl TestAuth {
@@ -35,6 +45,47 @@ impl TestAuth {
         assert!(status.success(), "{output}");
         let program = Program::start(PROGRAM, &[], &settings_of(&database.url, data.path())).await;
         Self { url: program.announced("auth"), program, client, database, data }
+    }
+
+    /// Starts another instance on the same database.
+    pub(crate) async fn instance(&self, settings: &[(&str, &str)]) -> Instance {
+        let mut all = settings_of(&self.database.url, self.data.path());
+        all.retain(|(name, _)| settings.iter().all(|(other, _)| other != name));
+        all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let program = Program::start(PROGRAM, &[], &all).await;
+        Instance { url: program.announced("auth"), program }
+    }
+
+    /// Runs a command of the program, and returns what it printed. Panics when it fails.
+    pub(crate) fn command(&self, arguments: &[&str]) -> String {
+        let (status, output) =
+            Program::spawn(PROGRAM, arguments, &settings_of(&self.database.url, self.data.path())).wait();
+        assert!(status.success(), "{output}");
+        output
+    }
+
+    /// Runs SQL in the schema of auth, and returns the rows as text.
+    pub(crate) async fn sql(&self, text: &str) -> Vec<Vec<String>> {
+        sql(&self.database.url_for_schema("auth"), text).await
+    }
+
+    /// How many events of this name were published. They stay where nobody consumes them.
+    pub(crate) async fn published(&self, name: &str) -> usize {
+        let query = format!("select event_id from broker.messages where body->>'name' = '{name}'");
+        sql(&self.database.url, &query).await.len()
+    }
+
+    pub(crate) fn ask(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url)).bearer_auth(token)
+    }
+
+    /// The token of the first administrator, of an installation that was started with [`ADMIN`].
+    pub(crate) async fn admin(&self) -> String {
+        token_of(self.login("root@example.org", "given by hand").await).await
+    }
+
+    pub(crate) async fn feed(&self) -> Feed {
+        Feed::open(&self.url).await
     }
 
     pub(crate) fn post(&self, path: &str) -> RequestBuilder {
@@ -67,6 +118,95 @@ pub(crate) fn settings_of(database: &str, data: &std::path::Path) -> Vec<(&'stat
         ("AUTH_LISTEN", "127.0.0.1:0".to_owned()),
         ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
     ]
+}
+
+/// Settings that give the first administrator a known password.
+pub(crate) const ADMIN: [(&str, &str); 2] =
+    [("AMPHI_ADMIN_EMAIL", "root@example.org"), ("AMPHI_ADMIN_PASSWORD", "given by hand")];
+
+/// Runs SQL, and returns the rows as text.
+pub(crate) async fn sql(url: &str, text: &str) -> Vec<Vec<String>> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let messages = tokio::select! {
+        messages = client.simple_query(text) => messages.unwrap(),
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    };
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.map(|row| (0..row.len()).map(|n| row.get(n).unwrap_or_default().to_owned()).collect()).collect()
+}
+
+/// A reader of the feed of trust.
+pub(crate) struct Feed {
+    answer: Response,
+    rest: Vec<u8>,
+}
+
+impl Feed {
+    pub(crate) async fn open(url: &str) -> Self {
+        // The client of other requests gives up after a while, and a feed does not end.
+        let client = Client::builder().build().unwrap();
+        let answer = client.get(format!("{url}{}", trust::PATH)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+        Self { answer, rest: Vec::new() }
+    }
+
+    /// The next line; `None` when the feed has ended.
+    pub(crate) async fn next(&mut self) -> Option<Trust> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Some(serde_json::from_slice(&line).unwrap());
+            }
+            let chunk = tokio::time::timeout(Duration::from_secs(10), self.answer.chunk()).await.expect("a beat");
+            self.rest.extend(chunk.ok()??);
+        }
+    }
+
+    /// Reads until `look` finds something in a line. Panics when it does not for 20 s.
+    pub(crate) async fn find<T>(&mut self, what: &str, look: impl Fn(&Trust) -> Option<T>) -> T {
+        let found = async {
+            loop {
+                let line = self.next().await.expect("the feed goes on");
+                if let Some(found) = look(&line) {
+                    return found;
+                }
+            }
+        };
+        let found = tokio::time::timeout(Duration::from_secs(20), found).await;
+        found.unwrap_or_else(|_| panic!("the feed does not tell: {what}"))
+    }
+
+    /// Reads until the session of `token` is told to have ended.
+    pub(crate) async fn find_ended(&mut self, token: &str) {
+        let claims = claims_of(token);
+        self.find("the end of the session", |line| {
+            let (Trust::Ended { ended } | Trust::Snapshot { ended, .. }) = line else { return None };
+            let ended = ended.iter().find(|ended| json!(ended.sid) == claims["sid"])?;
+            assert!(ended.until >= claims["exp"].as_i64().unwrap(), "it is told as long as the token could be used");
+            Some(())
+        })
+        .await;
+    }
+}
+
+/// What a token says, unverified.
+pub(crate) fn claims_of(token: &str) -> Value {
+    decoded(token, 1)
+}
+
+/// The id of the key that signed a token.
+pub(crate) fn kid_of(token: &str) -> String {
+    decoded(token, 0)["kid"].as_str().unwrap().to_owned()
+}
+
+fn decoded(token: &str, part: usize) -> Value {
+    use base64::Engine as _;
+    let part = token.split('.').nth(part).unwrap();
+    serde_json::from_slice(&base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
 
 /// The token of an answer to register or login.

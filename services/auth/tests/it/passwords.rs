@@ -1,0 +1,100 @@
+use argon2::password_hash::PasswordHasher as _;
+use reqwest::Response;
+use serde_json::json;
+
+use crate::support::{TestAuth, problem, token_of};
+
+async fn change(auth: &TestAuth, token: &str, current: &str, new: &str) -> Response {
+    let body = json!({"current_password": current, "new_password": new});
+    auth.post("/api/v1/auth/password").bearer_auth(token).json(&body).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_changed_password_is_the_only_one_and_ends_all_other_sessions() {
+    let auth = TestAuth::start().await;
+    let here = token_of(auth.register("ana@example.org").await).await;
+    let elsewhere = token_of(auth.login("ana@example.org", "correct horse").await).await;
+    let mut feed = auth.feed().await;
+
+    assert_eq!(change(&auth, &here, "correct horse", "battery staple").await.status(), 204);
+
+    feed.find_ended(&elsewhere).await;
+    problem(auth.me(&elsewhere).await, 401, "session-ended").await;
+    assert_eq!(auth.me(&here).await.status(), 200);
+    problem(auth.login("ana@example.org", "correct horse").await, 401, "bad-credentials").await;
+    assert_eq!(auth.login("ana@example.org", "battery staple").await.status(), 200);
+}
+
+#[tokio::test]
+async fn only_whoever_knows_the_password_changes_it_and_guessing_is_limited() {
+    let auth = TestAuth::start().await;
+    let token = token_of(auth.register("ana@example.org").await).await;
+
+    for _ in 0..5 {
+        problem(change(&auth, &token, "a guess", "battery staple").await, 401, "bad-credentials").await;
+    }
+    let limited = change(&auth, &token, "a guess", "battery staple").await;
+    assert!(limited.headers().contains_key("retry-after"));
+    problem(limited, 429, "too-many-attempts").await;
+    let short = problem(change(&auth, &token, "correct horse", "short").await, 422, "invalid-fields").await;
+    assert!(short["fields"].get("new_password").is_some(), "{short}");
+    let nobody = auth.post("/api/v1/auth/password").json(&json!({"current_password": "", "new_password": ""}));
+    problem(nobody.send().await.unwrap(), 401, "token-missing").await;
+}
+
+#[tokio::test]
+async fn of_two_changes_at_once_one_holds() {
+    let auth = TestAuth::start().await;
+    let token = token_of(auth.register("ana@example.org").await).await;
+
+    let (one, two) = tokio::join!(
+        change(&auth, &token, "correct horse", "battery staple one"),
+        change(&auth, &token, "correct horse", "battery staple two"),
+    );
+
+    let mut statuses = [one.status().as_u16(), two.status().as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [204, 401]);
+}
+
+#[tokio::test]
+async fn a_password_that_was_hashed_with_less_is_hashed_again_at_login() {
+    let auth = TestAuth::start().await;
+    auth.register("ana@example.org").await;
+    let weak = argon2::Params::new(4 * 1024, 1, 1, None).unwrap();
+    let weak = argon2::Argon2::from(weak).hash_password(b"correct horse").unwrap().to_string();
+    auth.sql(&format!("update users set user_password = '{weak}' where user_email = 'ana@example.org'")).await;
+    let stored =
+        async || auth.sql("select user_password from users where user_email = 'ana@example.org'").await[0][0].clone();
+
+    problem(auth.login("ana@example.org", "a guess").await, 401, "bad-credentials").await;
+    assert_eq!(stored().await, weak);
+    assert_eq!(auth.login("ana@example.org", "correct horse").await.status(), 200);
+
+    let strong = stored().await;
+    assert!(strong.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{strong}");
+    assert_eq!(auth.login("ana@example.org", "correct horse").await.status(), 200);
+    assert_eq!(stored().await, strong, "once is enough");
+}
+
+#[tokio::test]
+async fn more_logins_than_can_wait_are_refused_at_once_and_say_when_to_come_back() {
+    let auth = TestAuth::with(&[("PASSWORD_WORKERS", "1")]).await;
+    let guess = async |n: usize| {
+        let body = json!({"email": format!("user{n}@example.org"), "password": "a guess"});
+        let login = auth.post("/api/v1/auth/login").json(&body);
+        login.header("x-forwarded-for", format!("192.0.2.{n}")).send().await.unwrap()
+    };
+
+    let answers = futures_util::future::join_all((0..200).map(guess)).await;
+
+    let (refused, checked): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status() == 503);
+    assert!(!refused.is_empty() && checked.len() > 10, "{} {}", refused.len(), checked.len());
+    for answer in refused {
+        assert!(answer.headers().contains_key("retry-after"));
+        problem(answer, 503, "unavailable").await;
+    }
+    for answer in checked {
+        problem(answer, 401, "bad-credentials").await;
+    }
+}
