@@ -14,7 +14,7 @@ use chassis::db::Pool;
 use common::token::Jwks;
 use common::trust::{EndedSession, Trust as Line, UserRole};
 use common::{Claims, Role, Secret, SessionId, SharedClock, UserId, Verifier};
-use diesel_async::pooled_connection::deadpool::Object;
+use deadpool::managed::Manager as _;
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use futures_util::StreamExt as _;
 use tokio::sync::broadcast::{self, Receiver, error::RecvError};
@@ -31,10 +31,11 @@ const MOST_LINES_BEHIND: usize = 256;
 const BEAT_AFTER: Duration = Duration::from_millis(150);
 /// How often the connection that hears of changes is asked whether it still lives, and how long it may take to answer. So
 /// a connection that is dead without having been closed is noticed.
-const PROBE_EVERY: Duration = Duration::from_millis(500);
-const PROBE_WITHIN: Duration = Duration::from_secs(1);
-/// How long to wait for a new connection, and between tries.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const PROBE_EVERY: Duration = Duration::from_millis(250);
+const PROBE_WITHIN: Duration = Duration::from_millis(500);
+/// How long to wait for a new connection, for everything that the database knows, and between tries.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_WITHIN: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What this instance knows.
@@ -250,15 +251,12 @@ pub(crate) async fn follow(trust: Arc<Trust>, pool: Pool, shutdown: Cancellation
 
 /// Hears of changes on a connection of its own, until that is lost.
 async fn hear_all(trust: &Trust, pool: &Pool) -> anyhow::Result<std::convert::Infallible> {
-    let conn = timeout(CONNECT_WITHIN, pool.get()).await.context("no connection in time")??;
-    let mut conn = Object::take(conn);
+    // A new one: those of the pool may be dead as the one before was.
+    let conn = timeout(CONNECT_WITHIN, pool.manager().create()).await.context("no connection in time")?;
+    let mut conn = conn.context("no connection")?;
     // First listen, then look: what changes in between is heard of afterwards.
-    timeout(CONNECT_WITHIN, async {
-        trust::listen(&mut conn).await?;
-        trust.look(&mut conn).await
-    })
-    .await
-    .context("no answer in time")??;
+    timeout(CONNECT_WITHIN, trust::listen(&mut conn)).await.context("no answer in time")??;
+    timeout(LOOK_WITHIN, trust.look(&mut conn)).await.context("no answer in time")??;
     if trust.lock().deaf.take().is_some() {
         tracing::info!("changes of trust are heard of again");
     }
@@ -268,7 +266,7 @@ async fn hear_all(trust: &Trust, pool: &Pool) -> anyhow::Result<std::convert::In
             Ok(Some(notification)) => {
                 let payload = notification?.payload;
                 match serde_json::from_str(&payload) {
-                    Ok(notice) => timeout(PROBE_WITHIN, trust.hear(&mut conn, notice)).await.context("no answer")??,
+                    Ok(notice) => timeout(LOOK_WITHIN, trust.hear(&mut conn, notice)).await.context("no answer")??,
                     // Of a newer instance, during an upgrade.
                     Err(_unknown) => trust.look(&mut conn).await?,
                 }

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use argon2::password_hash::PasswordHasher as _;
 use reqwest::Response;
 use serde_json::json;
@@ -97,4 +99,88 @@ async fn more_logins_than_can_wait_are_refused_at_once_and_say_when_to_come_back
     for answer in checked {
         problem(answer, 401, "bad-credentials").await;
     }
+}
+
+/// Run it alone, on a machine with nothing else to do:
+/// `cargo nextest run --release -p auth --run-ignored only two_hundred_bad_logins --no-capture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+#[ignore = "it measures time"]
+async fn two_hundred_bad_logins_a_second_leave_other_routes_alone() {
+    const PHASE: Duration = Duration::from_secs(8);
+    let auth = TestAuth::start().await;
+    let token = token_of(auth.register("ana@example.org").await).await;
+    // Each from another place at another account: so none is throttled.
+    let guess = async |n: u32| {
+        let body = json!({"email": format!("user{n}@example.org"), "password": "a guess"});
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string();
+        let login = auth.post("/api/v1/auth/login").json(&body).header("x-forwarded-for", address);
+        login.send().await.unwrap().status().as_u16()
+    };
+    let look = async |path: &str| {
+        let start = Instant::now();
+        let answer = auth.get(path).bearer_auth(&token).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.bytes().await.unwrap();
+        start.elapsed()
+    };
+
+    let mut figures = Vec::new();
+    let mut guesses = 0;
+    for round in 0..6 {
+        let is_flooded = round % 2 == 1;
+        let flood = async {
+            let mut statuses = Vec::new();
+            if is_flooded {
+                let range = guesses..guesses + 200 * PHASE.as_secs() as u32;
+                statuses = paced(Duration::from_millis(5), range, &guess).await;
+            }
+            statuses
+        };
+        let looks = u32::try_from(PHASE.as_millis() / 20).unwrap();
+        let me = paced(Duration::from_millis(20), 0..looks, |_| look("/api/v1/auth/me"));
+        let jwks = paced(Duration::from_millis(20), 0..looks, |_| look("/.well-known/jwks.json"));
+        let (statuses, me, jwks) = tokio::join!(flood, me, jwks);
+        guesses += u32::try_from(statuses.len()).unwrap();
+        let checked = statuses.iter().filter(|status| **status == 401).count();
+        println!(
+            "{} checked, {} refused; me: {}; jwks: {}",
+            checked,
+            statuses.len() - checked,
+            summary(&me),
+            summary(&jwks)
+        );
+        figures.push((p99(&me), p99(&jwks)));
+    }
+
+    let best = |flooded: usize, of: fn(&(Duration, Duration)) -> Duration| {
+        figures.iter().skip(flooded).step_by(2).map(of).min().unwrap()
+    };
+    for (route, of) in [("me", (|p99| p99.0) as fn(&(Duration, Duration)) -> Duration), ("jwks", |p99| p99.1)] {
+        let (calm, flooded) = (best(0, of), best(1, of));
+        println!("{route}: p99 {calm:?}, under the flood {flooded:?}");
+        assert!(flooded <= calm * 2, "{route}: {flooded:?} is more than twice {calm:?}");
+    }
+}
+
+/// Starts one call for each number, at this pace however long each takes, and returns what they answered.
+async fn paced<T>(every: Duration, numbers: std::ops::Range<u32>, call: impl AsyncFn(u32) -> T) -> Vec<T> {
+    let start = tokio::time::Instant::now();
+    let first = numbers.start;
+    let calls = numbers.map(async |n| {
+        tokio::time::sleep_until(start + every * (n - first)).await;
+        call(n).await
+    });
+    futures_util::future::join_all(calls).await
+}
+
+fn p99(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times[times.len() * 99 / 100]
+}
+
+fn summary(times: &[Duration]) -> String {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    format!("p50 {:?}, p99 {:?}, most {:?}", sorted[sorted.len() / 2], p99(times), sorted[sorted.len() - 1])
 }

@@ -168,7 +168,7 @@ async fn a_connection_that_is_dead_without_being_closed_is_noticed() {
     let auth = TestAuth::start().await;
     let token = token_of(auth.register("ana@example.org").await).await;
     let proxy = Proxy::start(&auth.database.url).await;
-    let behind = auth.instance(&[("DATABASE_URL", &proxy.url)]).await;
+    let behind = auth.instance(&[("DATABASE_URL", &proxy.url), ("SHUTDOWN_DEADLINE", "1s")]).await;
     let mut feed = Feed::open(&behind.url).await;
     feed.next().await;
 
@@ -176,7 +176,10 @@ async fn a_connection_that_is_dead_without_being_closed_is_noticed() {
     let answer = auth.post("/api/v1/auth/logout").bearer_auth(&token).send().await.unwrap();
     assert_eq!(answer.status(), 204);
 
+    let committed = Instant::now();
     feed.find_ended(&token).await;
+    // By itself, long before TCP gives the connection up.
+    assert!(committed.elapsed() < Duration::from_secs(5), "{:?}", committed.elapsed());
 }
 
 /// Stands between a program and PostgreSQL.
