@@ -49,7 +49,7 @@ async fn a_new_key_is_published_at_once_signs_later_and_logs_nobody_out() {
     .await;
 
     let verifier = Verifier::new("amphi", Arc::new(SystemClock));
-    verifier.replace_keys(&jwks(&auth).await);
+    verifier.learn(Trust::Keys { keys: jwks(&auth).await.keys });
     for token in [&before, &meanwhile, &after] {
         assert!(verifier.verify(token).is_ok());
         assert_eq!(auth.me(token).await.status(), 200);
