@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::breaker::Breaker;
-use super::connection::Connection;
 use super::error::Fault;
 use super::fleet::{Fleet, Member, Members};
 use super::pool::Pool;
@@ -19,7 +18,7 @@ use super::pool::Pool;
 pub(super) struct Instance {
     service: &'static str,
     member: Arc<Member>,
-    pub(super) pool: Pool,
+    pool: Pool,
     in_flight: Cell<usize>,
     breaker: Cell<Breaker>,
     /// [`Member::returns`] when it was taken out: if it has come back since, that is forgiven.
@@ -163,11 +162,6 @@ impl InFlight {
 
     pub(super) fn pool(&self) -> &Pool {
         &self.instance.pool
-    }
-
-    /// An idle connection to the instance, if there is a good one.
-    pub(super) fn idle_connection(&self) -> Option<Connection> {
-        self.instance.pool.take()
     }
 
     /// The instance has answered.

@@ -76,6 +76,17 @@ use tokio::time::{Instant, timeout};
 /// How often one request is sent at most.
 const ATTEMPTS: u32 = 3;
 
+/// Which connections will do for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// One that was not used before.
+    Fresh,
+    /// An idle one too, if it will certainly not be closed just now.
+    Safe,
+    /// Any.
+    Any,
+}
+
 /// How long to wait for an upstream, and for the client while the upstream waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
@@ -148,8 +159,13 @@ impl Upstream {
     ///
     /// A request may be sent a second time where that does no harm; see [`self`].
     pub async fn send(self: &Rc<Self>, request: Request) -> Result<Response, UpstreamError> {
-        // An upgrade takes its connection for good, so it gets one of its own.
-        let (exchange, head) = self.exchange(request.framing != RequestFraming::Upgrade, request).await?;
+        let wanted = match request.framing {
+            // It takes its connection for good, so it gets one of its own.
+            RequestFraming::Upgrade => Wanted::Fresh,
+            RequestFraming::None if request.is_idempotent => Wanted::Any,
+            _ => Wanted::Safe,
+        };
+        let (exchange, head) = self.exchange(wanted, request).await?;
         Ok(exchange.into_response(head))
     }
 
@@ -157,7 +173,7 @@ impl Upstream {
     ///
     /// With 101 that connection is the caller's, to carry whatever both sides agreed on.
     pub async fn upgrade(self: &Rc<Self>, request: Request) -> Result<Upgraded, UpstreamError> {
-        let (exchange, head) = self.exchange(false, request).await?;
+        let (exchange, head) = self.exchange(Wanted::Fresh, request).await?;
         Ok(exchange.into_upgraded(head))
     }
 
@@ -173,16 +189,20 @@ impl Upstream {
         to_bytes_limited(response.body, max_bytes).await.or(Err(Fault::TooLarge(max_bytes)))?
     }
 
-    /// Sends `request` until there is the head of a response. `takes_idle`: it need not have a connection of its own.
-    async fn exchange(&self, takes_idle: bool, request: Request) -> Result<(Exchange, Head), UpstreamError> {
-        let (instance, connection) = self.connect(takes_idle).await?;
-        let mut exchange = Exchange::new(instance, connection, request, self.patience);
+    /// Sends `request` until there is the head of a response.
+    async fn exchange(&self, wanted: Wanted, request: Request) -> Result<(Exchange, Head), UpstreamError> {
+        let (instance, connection) = self.connect(wanted).await?;
+        self.head(Exchange::new(instance, connection, request, self.patience)).await
+    }
+
+    /// Waits for the head of the response, and sends the request again where that may be.
+    async fn head(&self, mut exchange: Exchange) -> Result<(Exchange, Head), UpstreamError> {
         let mut attempts = 1;
         loop {
             let result = poll_fn(|cx| exchange.poll_head(cx)).await;
             if attempts < ATTEMPTS && result.as_ref().is_err_and(|fault| exchange.may_repeat(fault)) {
                 attempts += 1;
-                let (instance, connection) = self.connect(false).await?;
+                let (instance, connection) = self.connect(Wanted::Fresh).await?;
                 exchange.repeat_on(instance, connection);
                 continue;
             }
@@ -192,7 +212,7 @@ impl Upstream {
     }
 
     /// A connection to the instance with the least to do. If that has none and can open none, to another.
-    async fn connect(&self, takes_idle: bool) -> Result<(InFlight, Connection), UpstreamError> {
+    async fn connect(&self, wanted: Wanted) -> Result<(InFlight, Connection), UpstreamError> {
         let mut chosen = match self.instances.least_busy(&[]) {
             // The first request may come before the names of the instances were looked up.
             Err(Fault::NoInstance { .. }) => {
@@ -205,7 +225,9 @@ impl Upstream {
         let mut deadline = None;
         loop {
             let (mut instance, choices) = chosen;
-            if takes_idle && let Some(connection) = instance.idle_connection() {
+            if wanted != Wanted::Fresh
+                && let Some(connection) = instance.pool().take(wanted == Wanted::Safe)
+            {
                 return Ok((instance, connection));
             }
             // One that does not even refuse must leave time for the others.
@@ -252,5 +274,93 @@ impl MessageBody for Body {
             Self::Whole(bytes) => Ok(bytes),
             other => Err(other),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    const PATIENCE: Patience =
+        Patience { connect: Duration::from_secs(10), answer: Duration::from_secs(10), body: Duration::from_secs(10) };
+
+    fn upstream_at(listener: &TcpListener) -> Rc<Upstream> {
+        let addresses = format!("http://{}", listener.local_addr().unwrap());
+        let addresses = <Addresses as chassis::env::Value>::parse(&addresses).unwrap();
+        let watch = Watch { probe: None, probe_every: Duration::from_secs(1), resolve_every: Duration::from_secs(1) };
+        Rc::new(Upstream::new(Fleet::new("test", addresses, watch, Arc::new(SystemResolver)), PATIENCE))
+    }
+
+    /// A body of `pieces`, one at a time.
+    fn payload(pieces: &'static [&'static str]) -> Payload {
+        let pieces = pieces.iter().map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+        Payload::Stream { payload: Box::pin(futures_util::stream::iter(pieces)) }
+    }
+
+    /// A POST on a connection that the upstream has just closed. The runtime hears of that only when it waits for the
+    /// next time, so the request goes out before.
+    async fn post_behind_a_close(
+        listener: &TcpListener,
+        framing: RequestFraming,
+        pieces: &'static [&'static str],
+    ) -> (Rc<Upstream>, Exchange) {
+        let upstream = upstream_at(listener);
+        let mut connection = Connection::open(listener.local_addr().unwrap(), PATIENCE.connect).await.unwrap();
+        connection.is_reused = true;
+        drop(listener.accept().unwrap());
+        let request = RequestBuilder::new(&Method::POST, "/a", None, "b").body(framing, payload(pieces));
+        let (instance, _) = upstream.instances.least_busy(&[]).unwrap();
+        (upstream, Exchange::new(instance, connection, request, PATIENCE))
+    }
+
+    /// Answers a request that ends with `end`, on the next connection, and returns it.
+    fn answer_next(listener: &TcpListener, end: &str) -> String {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(end.as_bytes()) {
+            let mut bytes = [0; 1024];
+            let size = stream.read(&mut bytes).unwrap();
+            assert!(size > 0, "{}", String::from_utf8_lossy(&request));
+            request.extend_from_slice(&bytes[..size]);
+        }
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        String::from_utf8(request).unwrap()
+    }
+
+    #[actix_web::test]
+    async fn a_post_of_which_nothing_was_taken_is_sent_again_whole() {
+        let cases: [(_, &[&str], _); 4] = [
+            (RequestFraming::None, &[], "\r\n\r\n"),
+            (RequestFraming::Length(3), &["abc"], "content-length: 3\r\n\r\nabc"),
+            (RequestFraming::Chunked, &["", "abc"], "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"),
+            (RequestFraming::Chunked, &[], "transfer-encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ];
+        for (framing, pieces, end) in cases {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let (upstream, exchange) = post_behind_a_close(&listener, framing, pieces).await;
+            let second = thread::spawn(move || answer_next(&listener, end));
+
+            let (_, head) = upstream.head(exchange).await.unwrap();
+
+            assert_eq!(head.status, 204);
+            let request = second.join().unwrap();
+            assert!(request.starts_with("POST /a HTTP/1.1\r\nhost: b\r\n") && request.ends_with(end), "{request}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_post_whose_beginning_is_gone_is_not_sent_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (upstream, exchange) = post_behind_a_close(&listener, RequestFraming::Length(6), &["abc", "def"]).await;
+
+        let error = upstream.head(exchange).await.err().unwrap();
+
+        assert!(matches!(error.fault, Fault::BrokenOff(_)), "{error:?}");
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "another connection came");
     }
 }

@@ -164,7 +164,7 @@ mod tests {
         assert!(may_repeat(&mut ours));
     }
 
-    /// Requests race with closes, a few thousand times at every distance between them, and with every way to close. What
+    /// Requests race with closes, hundreds of times for each way to close. What
     /// the program has read is known, so a wrong answer is seen.
     #[test]
     fn in_a_race_nothing_that_was_read_counts_as_untaken() {
@@ -177,7 +177,7 @@ mod tests {
         }
         let mut untaken = 0;
         for way in [Way::Close, Way::ReadThenClose, Way::ReadSomeThenClose, Way::ShutDownThenClose] {
-            for round in 0..2000_u64 {
+            for round in 0..500 {
                 let (mut ours, mut theirs) = connection();
                 let (told, has_read) = mpsc::channel();
                 let closer = std::thread::spawn(move || {

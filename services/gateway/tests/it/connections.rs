@@ -72,11 +72,27 @@ async fn a_get_that_meets_a_closing_connection_is_asked_again() {
 }
 
 #[actix_web::test]
-async fn a_post_that_meets_a_closing_connection_is_not_asked_again() {
-    let mut upstream = Stub::new(closes_at_the_second).await;
+async fn a_post_that_was_read_before_the_connection_closed_is_not_asked_again() {
+    // The first connection stays, so that the others are trusted. It is the oldest, and nothing is asked on it again.
+    let served = Rc::new(Cell::new(0));
+    let mut upstream = Stub::new(move |mut peer: Peer, notebook: Notebook| {
+        served.set(served.get() + 1);
+        let is_first = served.get() == 1;
+        async move {
+            if !is_first {
+                return closes_at_the_second(peer, notebook).await;
+            }
+            peer.read_request().await.unwrap();
+            peer.write(OK).await;
+            peer.read_to_end().await;
+        }
+    })
+    .await;
     let gateway = TestGateway::before(upstream.address).await;
     let request = "POST /webhook/stream-event HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na";
 
+    assert_eq!(gateway.ask(request).await.body, b"ok");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     assert_eq!(gateway.ask(request).await.body, b"ok");
     assert_eq!(gateway.ask(request).await.problem(), "bad-gateway");
 
@@ -84,6 +100,24 @@ async fn a_post_that_meets_a_closing_connection_is_not_asked_again() {
         assert_eq!(upstream.next().await, expected);
     }
     assert!(!upstream.has_heard());
+}
+
+#[actix_web::test]
+async fn posts_get_connections_of_their_own_until_the_service_has_shown_that_it_keeps_them() {
+    let upstream = Stub::answering(OK).await;
+    let gateway = TestGateway::before(upstream.address).await;
+    let request = "POST /webhook/stream-event HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na";
+
+    for _ in 0..3 {
+        gateway.ask(request).await;
+    }
+    assert_eq!(upstream.connections(), 3);
+
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    for _ in 0..3 {
+        gateway.ask(request).await;
+    }
+    assert_eq!(upstream.connections(), 4);
 }
 
 #[actix_web::test]

@@ -8,6 +8,7 @@ mod docs;
 mod headers;
 mod http_1_0;
 mod log;
+mod retries;
 mod routes;
 mod support;
 mod upgrades;

@@ -42,7 +42,7 @@ pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// A gateway on a port of its own.
 pub(crate) struct TestGateway {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     key: SigningKey,
     verifier: Verifier,
     server: ServerHandle,
