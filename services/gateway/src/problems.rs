@@ -60,7 +60,8 @@ pub fn of_upstream(route: &Route, error: UpstreamError) -> Problem {
     let problem = match &error.fault {
         Fault::NoInstance { retry_after } => kinds::UNAVAILABLE
             .say("the service fails for now, so it was not asked and nothing has happened: try again")
-            .retry_after(*retry_after),
+            // A header of whole seconds, so the next one, lest they come too soon.
+            .retry_after(Duration::from_secs(retry_after.as_millis().div_ceil(1000) as u64)),
         Fault::Connect(_) => {
             kinds::UNAVAILABLE.say("the service cannot be reached for now: try again").retry_after(RETRY_AFTER)
         }

@@ -12,3 +12,4 @@ mod retries;
 mod routes;
 mod support;
 mod upgrades;
+mod upstreams;

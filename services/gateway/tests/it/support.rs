@@ -28,6 +28,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A test that waits longer than this for anything has failed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -46,6 +47,7 @@ pub(crate) struct TestGateway {
     key: SigningKey,
     verifier: Verifier,
     server: ServerHandle,
+    _shutdown: DropGuard,
 }
 
 impl TestGateway {
@@ -58,19 +60,39 @@ impl TestGateway {
     pub(crate) fn with<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
         let keys = Jwks { keys: vec![Jwk::ed25519("k1", key.verifying_key().as_bytes())] };
-        Self::start(settings, key, &keys)
+        Self::start(settings, key, &keys, None)
+    }
+
+    /// A gateway that looks services up with `resolver` and probes them, as the real one does.
+    pub(crate) fn watching<'a>(
+        settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+        resolver: impl Resolve + 'static,
+    ) -> Self {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        Self::start(settings, key, &Jwks { keys: Vec::new() }, Some(Arc::new(resolver)))
     }
 
     /// A gateway that auth has told nothing yet.
     pub(crate) fn without_keys() -> Self {
-        Self::start([], SigningKey::from_bytes(&[7; 32]), &Jwks { keys: Vec::new() })
+        Self::start([], SigningKey::from_bytes(&[7; 32]), &Jwks { keys: Vec::new() }, None)
     }
 
-    fn start<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>, key: SigningKey, keys: &Jwks) -> Self {
+    /// `watching`: services are looked up with it, and probed.
+    fn start<'a>(
+        settings: impl IntoIterator<Item = (&'a str, &'a str)>,
+        key: SigningKey,
+        keys: &Jwks,
+        watching: Option<Arc<dyn Resolve>>,
+    ) -> Self {
         let env = Env::of(settings);
         let core = Core::from_env(&env).unwrap();
         let config = Config::from_env(&env, &core).unwrap();
-        let fleets = config.fleets(&(Arc::new(SystemResolver) as Arc<dyn Resolve>));
+        let shutdown = CancellationToken::new();
+        let is_watching = watching.is_some();
+        let fleets = config.fleets(&watching.unwrap_or_else(|| Arc::new(SystemResolver)));
+        for fleet in fleets.iter().flatten().filter(|_| is_watching) {
+            rt::spawn(Arc::clone(fleet).keep_watch(shutdown.clone()));
+        }
         let clock: SharedClock = Arc::new(SystemClock);
         let verifier = Verifier::new("amphi", Arc::clone(&clock));
         verifier.learn(Trust::Keys { keys: keys.keys.clone() });
@@ -81,7 +103,7 @@ impl TestGateway {
         let server = gateway::server::server(listener, &options, Arc::new(gateway), None).unwrap();
         let handle = server.handle();
         rt::spawn(server);
-        Self { address, key, verifier, server: handle }
+        Self { address, key, verifier, server: handle, _shutdown: shutdown.drop_guard() }
     }
 
     /// Lets the gateway learn what auth tells.
@@ -233,7 +255,7 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 impl Peer {
-    fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         let (reader, writer) = stream.into_split();
         Self { reader, writer: Some(writer), buffer: Vec::new() }
