@@ -165,7 +165,9 @@ impl Upstream {
             RequestFraming::None if request.is_idempotent => Wanted::Any,
             _ => Wanted::Safe,
         };
-        let (exchange, head) = self.exchange(wanted, request).await?;
+        let (instance, connection) = self.connect(wanted).await?;
+        let mut exchange = Exchange::new(instance, connection, request, self.patience);
+        let head = self.head(&mut exchange).await?;
         Ok(exchange.into_response(head))
     }
 
@@ -173,7 +175,9 @@ impl Upstream {
     ///
     /// With 101 that connection is the caller's, to carry whatever both sides agreed on.
     pub async fn upgrade(self: &Rc<Self>, request: Request) -> Result<Upgraded, UpstreamError> {
-        let (exchange, head) = self.exchange(Wanted::Fresh, request).await?;
+        let (instance, connection) = self.connect(Wanted::Fresh).await?;
+        let mut exchange = Exchange::new(instance, connection, request, self.patience);
+        let head = self.head(&mut exchange).await?;
         Ok(exchange.into_upgraded(head))
     }
 
@@ -189,25 +193,17 @@ impl Upstream {
         to_bytes_limited(response.body, max_bytes).await.or(Err(Fault::TooLarge(max_bytes)))?
     }
 
-    /// Sends `request` until there is the head of a response.
-    async fn exchange(&self, wanted: Wanted, request: Request) -> Result<(Exchange, Head), UpstreamError> {
-        let (instance, connection) = self.connect(wanted).await?;
-        self.head(Exchange::new(instance, connection, request, self.patience)).await
-    }
-
     /// Waits for the head of the response, and sends the request again where that may be.
-    async fn head(&self, mut exchange: Exchange) -> Result<(Exchange, Head), UpstreamError> {
+    async fn head(&self, exchange: &mut Exchange) -> Result<Head, UpstreamError> {
         let mut attempts = 1;
         loop {
             let result = poll_fn(|cx| exchange.poll_head(cx)).await;
-            if attempts < ATTEMPTS && result.as_ref().is_err_and(|fault| exchange.may_repeat(fault)) {
-                attempts += 1;
-                let (instance, connection) = self.connect(Wanted::Fresh).await?;
-                exchange.repeat_on(instance, connection);
-                continue;
+            if attempts == ATTEMPTS || !result.as_ref().is_err_and(|fault| exchange.may_repeat(fault)) {
+                return exchange.judge(result);
             }
-            let head = exchange.judge(result)?;
-            return Ok((exchange, head));
+            attempts += 1;
+            let (instance, connection) = self.connect(Wanted::Fresh).await?;
+            exchange.repeat_on(instance, connection);
         }
     }
 
@@ -341,10 +337,10 @@ mod tests {
         ];
         for (framing, pieces, end) in cases {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let (upstream, exchange) = post_behind_a_close(&listener, framing, pieces).await;
+            let (upstream, mut exchange) = post_behind_a_close(&listener, framing, pieces).await;
             let second = thread::spawn(move || answer_next(&listener, end));
 
-            let (_, head) = upstream.head(exchange).await.unwrap();
+            let head = upstream.head(&mut exchange).await.unwrap();
 
             assert_eq!(head.status, 204);
             let request = second.join().unwrap();
@@ -355,12 +351,76 @@ mod tests {
     #[actix_web::test]
     async fn a_post_whose_beginning_is_gone_is_not_sent_again() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (upstream, exchange) = post_behind_a_close(&listener, RequestFraming::Length(6), &["abc", "def"]).await;
+        let (upstream, mut exchange) = post_behind_a_close(&listener, RequestFraming::Length(6), &["abc", "def"]).await;
 
-        let error = upstream.head(exchange).await.err().unwrap();
+        let error = upstream.head(&mut exchange).await.err().unwrap();
 
         assert!(matches!(error.fault, Fault::BrokenOff(_)), "{error:?}");
         listener.set_nonblocking(true).unwrap();
         assert!(listener.accept().is_err(), "another connection came");
+    }
+
+    fn handshake() -> Request {
+        RequestBuilder::new(&Method::GET, "/a", None, "b").body(RequestFraming::Upgrade, Payload::None)
+    }
+
+    /// Answers the first request with `response`, and what was read after that until the end.
+    fn answer_once(listener: TcpListener, response: &'static str) -> thread::JoinHandle<String> {
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let size = stream.read(&mut [0; 1024]).unwrap();
+            assert!(size > 0);
+            stream.write_all(response.as_bytes()).unwrap();
+            let mut rest = String::new();
+            stream.read_to_string(&mut rest).unwrap();
+            rest
+        })
+    }
+
+    #[actix_web::test]
+    async fn an_upgraded_connection_is_the_callers_with_what_came_behind_the_head() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = upstream_at(&listener);
+        let response =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nX-A: b\r\n\r\nhello";
+        let server = answer_once(listener, response);
+
+        let Upgraded::Switched { headers, mut stream, leftover, guard } = upstream.upgrade(handshake()).await.unwrap()
+        else {
+            panic!("refused")
+        };
+
+        let names: Vec<_> = headers.keys().map(|name| name.as_str()).collect();
+        assert!(names.len() == 2 && names.contains(&"upgrade") && names.contains(&"x-a"), "{names:?}");
+        assert_eq!(leftover, "hello");
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"bye").await.unwrap();
+        drop((stream, guard));
+        assert_eq!(server.join().unwrap(), "bye");
+    }
+
+    #[actix_web::test]
+    async fn a_refused_upgrade_is_a_response() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = upstream_at(&listener);
+        let server = answer_once(listener, "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+
+        let Upgraded::Refused(response) = upstream.upgrade(handshake()).await.unwrap() else { panic!("not refused") };
+
+        assert_eq!(response.status, 403);
+        assert!(matches!(response.body, Body::Whole(bytes) if bytes == "no"));
+        drop(upstream);
+        assert_eq!(server.join().unwrap(), "");
+    }
+
+    #[actix_web::test]
+    async fn a_request_may_have_less_patience_than_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let patience = Duration::from_millis(20);
+        let request = RequestBuilder::new(&Method::GET, "/a", None, "b").body(RequestFraming::None, Payload::None);
+
+        let error = upstream_at(&listener).send(request.answer_within(patience)).await.err().unwrap();
+
+        assert!(matches!(error.fault, Fault::Silent(waited) if waited == patience), "{error:?}");
+        assert_eq!(error.instance, Some(listener.local_addr().unwrap()));
     }
 }
