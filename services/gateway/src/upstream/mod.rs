@@ -17,7 +17,8 @@
 //! A request is sent again in three cases only, and then on a fresh connection: no connection could be had; or it broke
 //! off before a byte of the answer came, and either the connection was an idle one and the request is idempotent, or the
 //! kernel proves that no byte of it was read (`untaken`). What was taken from the client by then is at most the first
-//! piece of the body, which is still here.
+//! piece of the body, which is still here. That leaves a request which arrives just before its connection is closed, and
+//! is thrown away unread. If it must not be sent twice, it gets no idle connection where that is to be feared (`pool`).
 //!
 //! Bounds: a response head has at most 64 KiB and 100 headers; a direction holds one piece of the body and one read
 //! buffer (16 KiB, 64 KiB for large bodies), so a slow reader on one side slows the writer on the other. Every wait for

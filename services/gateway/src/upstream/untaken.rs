@@ -173,8 +173,8 @@ mod tests {
         assert!(may_repeat(&mut ours));
     }
 
-    /// Requests race with closes, hundreds of times for each way to close. What
-    /// the program has read is known, so a wrong answer is seen.
+    /// Requests race with closes, hundreds of times for each way to close. What the program has read is known, so a wrong
+    /// answer is seen.
     #[test]
     fn in_a_race_nothing_that_was_read_counts_as_untaken() {
         #[derive(Clone, Copy, Debug)]
