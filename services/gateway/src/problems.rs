@@ -59,7 +59,7 @@ pub fn body_too_large(max_bytes: u64) -> Problem {
 pub fn of_upstream(route: &Route, error: UpstreamError) -> Problem {
     let problem = match &error.fault {
         Fault::NoInstance { retry_after } => kinds::UNAVAILABLE
-            .say("the service fails for now, so it was not asked and nothing has happened: try again")
+            .say("the service takes no requests for now, and this one was not sent: try again")
             // A header of whole seconds, so the next one, lest they come too soon.
             .retry_after(Duration::from_secs(retry_after.as_millis().div_ceil(1000) as u64)),
         Fault::Connect(_) => {

@@ -85,6 +85,11 @@ impl Exchange {
         (self.is_idempotent && connection.is_reused) || is_untaken()
     }
 
+    /// Learns nothing of the instance: what happened may happen to any idle connection.
+    pub(super) fn leave_instance(&mut self) {
+        self.instance.give_up();
+    }
+
     /// Sends the request again on `connection`, which leads to `instance`.
     pub(super) fn repeat_on(&mut self, instance: InFlight, connection: Connection) {
         self.instance = instance;

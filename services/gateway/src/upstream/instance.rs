@@ -160,6 +160,11 @@ impl InFlight {
         self.instance.address()
     }
 
+    /// The instance was let alone, and nothing but this request goes there until it has ended.
+    pub(super) fn is_trial(&self) -> bool {
+        self.is_trial
+    }
+
     pub(super) fn pool(&self) -> &Pool {
         &self.instance.pool
     }
@@ -187,16 +192,20 @@ impl InFlight {
             tracing::warn!(service, instance = %self.address(), ?wait, cause, "an instance fails and is let alone");
         }
     }
+
+    /// Nothing was learnt of the instance.
+    pub(super) fn give_up(&mut self) {
+        if std::mem::take(&mut self.is_trial) {
+            let mut breaker = self.instance.breaker.get();
+            breaker.give_up(Instant::now());
+            self.instance.breaker.set(breaker);
+        }
+    }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        let Instance { in_flight, breaker, .. } = &*self.instance;
-        in_flight.set(in_flight.get() - 1);
-        if self.is_trial {
-            let mut changed = breaker.get();
-            changed.give_up(Instant::now());
-            breaker.set(changed);
-        }
+        self.instance.in_flight.set(self.instance.in_flight.get() - 1);
+        self.give_up();
     }
 }

@@ -203,6 +203,7 @@ impl Upstream {
                 return exchange.judge(result);
             }
             attempts += 1;
+            exchange.leave_instance();
             let (instance, connection) = self.connect(Wanted::Fresh).await?;
             exchange.repeat_on(instance, connection);
         }
@@ -222,7 +223,9 @@ impl Upstream {
         let mut deadline = None;
         loop {
             let (mut instance, choices) = chosen;
+            // What becomes of an idle connection says nothing about an instance that is on trial.
             if wanted != Wanted::Fresh
+                && !instance.is_trial()
                 && let Some(connection) = instance.pool().take(wanted == Wanted::Safe)
             {
                 return Ok((instance, connection));
@@ -347,6 +350,30 @@ mod tests {
             let request = second.join().unwrap();
             assert!(request.starts_with("POST /a HTTP/1.1\r\nhost: b\r\n") && request.ends_with(end), "{request}");
         }
+    }
+
+    #[actix_web::test]
+    async fn a_trial_goes_out_on_a_connection_of_its_own() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let upstream = upstream_at(&listener);
+        while let Ok((mut instance, _)) = upstream.instances.least_busy(&[]) {
+            instance.fail(&Fault::BrokenOff(None));
+        }
+        let instance = loop {
+            match upstream.instances.least_busy(&[]) {
+                Ok((instance, _)) => break instance,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        let connection = Connection::open(listener.local_addr().unwrap(), PATIENCE.connect).await.unwrap();
+        drop(listener.accept().unwrap());
+        instance.pool().put(connection);
+        drop(instance);
+        let second = thread::spawn(move || answer_next(&listener, "\r\n\r\n"));
+
+        let request = RequestBuilder::new(&Method::GET, "/a", None, "b").body(RequestFraming::None, Payload::None);
+        assert_eq!(upstream.send(request).await.unwrap().status, 204);
+        second.join().unwrap();
     }
 
     #[actix_web::test]
