@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix_web::rt;
 use futures_util::future::join_all;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -37,6 +38,10 @@ enum Mood {
     Stays,
     /// Closes at once.
     Leaves,
+    /// Looks at nothing for a moment, and closes: what came by then is thrown away.
+    LooksAway,
+    /// Closes with a reset.
+    Slams,
     /// Waits for the next request for a moment that may be very short, and closes.
     LosesPatience,
     /// The same, but closes its own direction first, and reads what still comes to throw it away.
@@ -72,6 +77,14 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
         let number = match mood {
             Mood::Stays => read_request(&mut stream, &mut request).await,
             Mood::Leaves => None,
+            Mood::LooksAway => {
+                a_moment().await;
+                None
+            }
+            Mood::Slams => {
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                None
+            }
             Mood::LosesPatience | Mood::LosesPatiencePolitely => tokio::select! {
                 number = read_request(&mut stream, &mut request) => number,
                 () = a_moment() => None,
@@ -92,8 +105,10 @@ async fn serve(mut stream: TcpStream, log: Arc<Log>) {
         mood = match fastrand::u8(0..100) {
             _ if !log.is_fickle.load(Ordering::Relaxed) => Mood::Stays,
             0..70 => Mood::Stays,
-            70..80 => Mood::Leaves,
-            80..90 => Mood::LosesPatience,
+            70..76 => Mood::Leaves,
+            76..82 => Mood::LooksAway,
+            82..88 => Mood::Slams,
+            88..94 => Mood::LosesPatience,
             _ => Mood::LosesPatiencePolitely,
         };
     }
