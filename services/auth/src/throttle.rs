@@ -111,39 +111,50 @@ impl Throttle {
     }
 }
 
-/// An attempt to prove that one owns an account with its password: a login, or a change of the password.
-pub(crate) struct Proof<'a> {
+/// An attempt to show that one knows the password of an account.
+pub(crate) struct Attempt<'a> {
     throttle: &'a Throttle,
     account: String,
     network: String,
+    /// The owner was not known to be at this place, so it counted for the account too.
+    is_new_place: bool,
 }
 
-impl<'a> Proof<'a> {
-    /// Counts an attempt, before the password is looked at. `account` is an e-mail address, whether or not it is known.
+impl<'a> Attempt<'a> {
+    /// Counts it, before the password is looked at. `account` is an e-mail address, whether or not it is known.
     pub(crate) async fn begin(throttle: &'a Throttle, account: &str, client: &Client) -> Result<Self, AuthError> {
-        let proof = Self { throttle, account: account.to_owned(), network: client.network() };
-        let pair = proof.pair();
-        let mut attempts = vec![(&PAIR, pair.as_str()), (&PLACE, proof.network.as_str())];
+        let network = client.network();
+        let mut attempt = Self { throttle, account: account.to_owned(), network, is_new_place: true };
+        let pair = attempt.pair();
+        attempt.is_new_place = throttle.ask(throttle.shared.get(&known_key(&pair))).await.flatten().is_none();
+        let mut attempts = vec![(&PAIR, pair.as_str()), (&PLACE, attempt.network.as_str())];
         // Where the owner has been before, strangers elsewhere cannot lock them out.
-        if !proof.is_known_place().await {
+        if attempt.is_new_place {
             attempts.push((&ACCOUNT, account));
         }
         throttle.attempt(&attempts).await?;
-        Ok(proof)
+        Ok(attempt)
     }
 
-    /// The password was right.
+    /// The password was right: those that were wrong are forgotten.
     pub(crate) async fn succeed(self) {
         let pair = self.pair();
         self.throttle.forget(&PAIR, &pair).await;
-        self.throttle.take_back(&PLACE, &self.network).await;
-        self.throttle.take_back(&ACCOUNT, &self.account).await;
+        self.take_back_others().await;
         let _ = self.throttle.ask(self.throttle.shared.set(&known_key(&pair), Vec::new(), KNOWN_FOR)).await;
     }
 
-    async fn is_known_place(&self) -> bool {
-        let key = known_key(&self.pair());
-        self.throttle.ask(self.throttle.shared.get(&key)).await.flatten().is_some()
+    /// The password was not looked at after all.
+    pub(crate) async fn take_back(self) {
+        self.throttle.take_back(&PAIR, &self.pair()).await;
+        self.take_back_others().await;
+    }
+
+    async fn take_back_others(&self) {
+        self.throttle.take_back(&PLACE, &self.network).await;
+        if self.is_new_place {
+            self.throttle.take_back(&ACCOUNT, &self.account).await;
+        }
     }
 
     fn pair(&self) -> String {

@@ -13,9 +13,10 @@ use crate::App;
 use crate::client::Client;
 use crate::domain::{self, Email, Registration, User};
 use crate::error::AuthError;
+use crate::passwords::Verdict;
 use crate::store::users::NewUser;
 use crate::store::{sessions, users};
-use crate::throttle::Proof;
+use crate::throttle::Attempt;
 use crate::tokens::AccessToken;
 
 /// Who registers. The short names without `user_` are understood too.
@@ -157,20 +158,13 @@ pub(crate) async fn login(
     let Login { user_email, user_password } = body.into_inner();
     // What is no address is looked for too: the time must not tell which addresses have accounts.
     let email = Email::parse(&user_email).map(|email| email.to_string()).unwrap_or_default();
-    let proof = Proof::begin(&app.throttle, &email, &client).await?;
-    let found = users::find_by_email(&mut *app.pool.get().await?, &email).await?;
-    let (user, hash) = found.unzip();
     let password = Secret::new(user_password);
-    let verdict = app.passwords.verify(password.clone(), hash.clone()).await?;
-    let (Some(user), Some(hash), true) = (user, hash, verdict.is_right) else {
-        return Err(AuthError::BadCredentials);
-    };
-    let better_hash = match verdict.is_weakly_hashed {
+    let Proved { user, hash, is_weakly_hashed } = prove(&app, &client, &email, password.clone()).await?;
+    let better_hash = match is_weakly_hashed {
         // It has waited for years: where there is no time for it, the next login will do.
         true => app.passwords.hash(password).await.ok(),
         false => None,
     };
-    proof.succeed().await;
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     let begun = conn
@@ -260,19 +254,14 @@ pub(crate) async fn change_password(
     });
     let new_password = invalid.or(new_password)?;
     let user = live_user(&app, &mut *app.pool.get().await?, &caller).await?;
-    let proof = Proof::begin(&app.throttle, &user.email, &client).await?;
-    let stored = users::find_by_email(&mut *app.pool.get().await?, &user.email).await?.map(|(_, hash)| hash);
-    if !app.passwords.verify(Secret::new(current_password), stored.clone()).await?.is_right {
-        return Err(AuthError::BadCredentials);
-    }
+    let proved = prove(&app, &client, &user.email, Secret::new(current_password)).await?;
     let hash = app.passwords.hash(new_password).await?;
-    proof.succeed().await;
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     conn.transaction(async |conn| {
         let locked = users::lock(conn, user.user_id).await?;
         // Of two changes at once, the second was not asked with the password that is.
-        locked.filter(|(_, now)| stored.as_ref() == Some(now)).ok_or(AuthError::BadCredentials)?;
+        locked.filter(|(_, now)| *now == proved.hash).ok_or(AuthError::BadCredentials)?;
         users::set_password_hash(conn, user.user_id, &hash).await?;
         sessions::end_all_of(conn, user.user_id, Some(caller.session_id), now).await?;
         Ok::<_, AuthError>(())
@@ -281,9 +270,40 @@ pub(crate) async fn change_password(
     Ok(HttpResponse::NoContent().finish())
 }
 
+/// A user who has shown that they know the password of this account.
+pub(super) struct Proved {
+    pub(super) user: User,
+    /// Of the password that was right.
+    pub(super) hash: String,
+    pub(super) is_weakly_hashed: bool,
+}
+
+/// Looks whether `password` is that of the account with this address. However often somebody guesses is limited, and an
+/// address without an account takes as long.
+pub(super) async fn prove(app: &App, client: &Client, email: &str, password: Secret) -> Result<Proved, AuthError> {
+    let attempt = Attempt::begin(&app.throttle, email, client).await?;
+    let looked = async {
+        let (user, hash) = users::find_by_email(&mut *app.pool.get().await?, email).await?.unzip();
+        let verdict = app.passwords.verify(password, hash.clone()).await?;
+        Ok((user, hash, verdict))
+    };
+    match looked.await {
+        Ok((Some(user), Some(hash), Verdict { is_right: true, is_weakly_hashed })) => {
+            attempt.succeed().await;
+            Ok(Proved { user, hash, is_weakly_hashed })
+        }
+        Ok(_) => Err(AuthError::BadCredentials),
+        Err(error) => {
+            // It was not looked at, so it is no guess.
+            attempt.take_back().await;
+            Err(error)
+        }
+    }
+}
+
 /// The caller as the database knows them now: the session has not ended, and the role is the present one.
 pub(super) async fn live_user(app: &App, conn: &mut AsyncPgConnection, caller: &Caller) -> Result<User, AuthError> {
-    sessions::find_live_user(conn, caller.session_id, app.clock.now()).await?.ok_or(AuthError::SessionEnded)
+    sessions::see(conn, caller.session_id, app.clock.now()).await?.ok_or(AuthError::SessionEnded)
 }
 
 /// A session with its tokens, to be told to its client.

@@ -10,8 +10,8 @@ use utoipa::{IntoParams, ToSchema};
 use crate::App;
 use crate::domain::User;
 use crate::error::AuthError;
-use crate::routes::accounts::{UserView, live_user};
-use crate::store::users;
+use crate::routes::accounts::UserView;
+use crate::store::{sessions, users};
 
 /// As the table has it, in characters.
 const LONGEST_REASON: usize = 500;
@@ -222,7 +222,8 @@ async fn change(app: &App, caller: &Caller, user_id: UserId, change: Change<'_>)
 }
 
 async fn ensure_admin(app: &App, conn: &mut AsyncPgConnection, caller: &Caller) -> Result<(), AuthError> {
-    match live_user(app, conn, caller).await?.role {
+    let user = sessions::find_live_user(conn, caller.session_id, app.clock.now()).await?;
+    match user.ok_or(AuthError::SessionEnded)?.role {
         Role::Admin => Ok(()),
         Role::Member => Err(AuthError::NotAdministrator),
     }

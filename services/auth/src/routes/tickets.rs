@@ -53,11 +53,13 @@ pub(crate) async fn make(
     let claims = verifier.caller(request.head(), InQuery::Ignored).map_err(Problem::from)?.claims;
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
-    sessions::find_live_user(&mut conn, claims.sid, now).await?.ok_or(AuthError::SessionEnded)?;
+    sessions::see(&mut conn, claims.sid, now).await?.ok_or(AuthError::SessionEnded)?;
     let ticket = random_hex(32);
     let token_expires_at = DateTime::from_timestamp(claims.exp, 0).unwrap_or(now);
     let expires_at = (now + LIFETIME).min(token_expires_at);
-    tickets::insert(&mut conn, &hash(&ticket), claims.sid, expires_at, token_expires_at).await?;
+    if !tickets::insert(&mut conn, &hash(&ticket), claims.sid, expires_at, token_expires_at).await? {
+        return Err(AuthError::SessionEnded);
+    }
     Ok(HttpResponse::Created().json(TicketView { ticket, expires_at }))
 }
 

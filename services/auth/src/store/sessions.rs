@@ -117,21 +117,23 @@ pub(crate) async fn insert(
         .map(|(session_id, generation): (Uuid, i64)| (SessionId(session_id), generation))
 }
 
-/// Whose session it is; `None` when it has ended. Notes now and then that it was seen.
+/// Whose session it is; `None` when it has ended.
 pub(crate) async fn find_live_user(
     conn: &mut AsyncPgConnection,
     session_id: SessionId,
     now: DateTime<Utc>,
 ) -> QueryResult<Option<User>> {
-    let row: Option<(UserRow, DateTime<Utc>)> = sessions::table
-        .inner_join(users::table)
-        .filter(sessions::session_id.eq(session_id.0))
-        .filter(sessions::session_expires_at.gt(now))
-        .select((UserRow::as_select(), sessions::session_last_seen_at))
-        .first(conn)
-        .await
-        .optional()?;
-    let Some((user, last_seen_at)) = row else { return Ok(None) };
+    Ok(find_live(conn, session_id, now).await?.map(|(user, _)| user.into()))
+}
+
+/// Whose session it is, as [`find_live_user`] answers. Notes now and then that it was seen: not in a transaction that locks
+/// a user afterwards.
+pub(crate) async fn see(
+    conn: &mut AsyncPgConnection,
+    session_id: SessionId,
+    now: DateTime<Utc>,
+) -> QueryResult<Option<User>> {
+    let Some((user, last_seen_at)) = find_live(conn, session_id, now).await? else { return Ok(None) };
     if last_seen_at <= now - SEEN_EVERY {
         diesel::update(sessions::table)
             .filter(sessions::session_id.eq(session_id.0))
@@ -141,6 +143,21 @@ pub(crate) async fn find_live_user(
             .await?;
     }
     Ok(Some(user.into()))
+}
+
+async fn find_live(
+    conn: &mut AsyncPgConnection,
+    session_id: SessionId,
+    now: DateTime<Utc>,
+) -> QueryResult<Option<(UserRow, DateTime<Utc>)>> {
+    sessions::table
+        .inner_join(users::table)
+        .filter(sessions::session_id.eq(session_id.0))
+        .filter(sessions::session_expires_at.gt(now))
+        .select((UserRow::as_select(), sessions::session_last_seen_at))
+        .first(conn)
+        .await
+        .optional()
 }
 
 /// The user's live sessions, the last seen first: at most a hundred.

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use common::SessionId;
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -25,22 +26,25 @@ pub(crate) struct StoredTicket {
     ticket_token_expires_at: DateTime<Utc>,
 }
 
-/// Keeps a ticket of a session that exists. `hash` is its SHA-256.
+/// Keeps a ticket of a session. `hash` is its SHA-256. Returns whether there is such a session.
 pub(crate) async fn insert(
     conn: &mut AsyncPgConnection,
     hash: &[u8],
     session_id: SessionId,
     expires_at: DateTime<Utc>,
     token_expires_at: DateTime<Utc>,
-) -> QueryResult<()> {
+) -> QueryResult<bool> {
     let ticket = StoredTicket {
         ticket_hash: hash.to_vec(),
         session_id: session_id.0,
         ticket_expires_at: expires_at,
         ticket_token_expires_at: token_expires_at,
     };
-    diesel::insert_into(ws_tickets::table).values(ticket).execute(conn).await?;
-    Ok(())
+    match diesel::insert_into(ws_tickets::table).values(ticket).execute(conn).await {
+        Ok(_) => Ok(true),
+        Err(Error::DatabaseError(DatabaseErrorKind::ForeignKeyViolation, _)) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Takes the ticket, so that it is used once: its session, and when the token expires that asked for it.
