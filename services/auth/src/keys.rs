@@ -70,6 +70,7 @@ impl Keys {
     /// The token that says `claims`, signed with the newest key whose time has come.
     pub(crate) fn sign(&self, claims: &Claims, now: DateTime<Utc>) -> Result<String, jsonwebtoken::errors::Error> {
         let due = self.0.iter().find(|key| key.signs_from <= now);
+        // The first key of all signs even where the clock is behind that of the instance that made it.
         let Some(key) = due.or(self.0.last()) else {
             return Err(jsonwebtoken::errors::ErrorKind::InvalidEddsaKey.into());
         };
@@ -148,7 +149,8 @@ fn at(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
-fn make(secret: &Secret, now: DateTime<Utc>, signs_from: DateTime<Utc>) -> anyhow::Result<StoredKey> {
+/// A new key, sealed, that signs from `signs_from`.
+pub(crate) fn make(secret: &Secret, now: DateTime<Utc>, signs_from: DateTime<Utc>) -> anyhow::Result<StoredKey> {
     let mut seed = [0; 32];
     SystemRandom::new().fill(&mut seed).map_err(|_unspecified| anyhow!("there is no randomness"))?;
     let kid = random_hex(8);

@@ -15,7 +15,7 @@ use crate::error::AuthError;
 /// One account from one place: a person who mistypes, or a machine that guesses.
 pub(crate) const PAIR: Limit = Limit {
     name: "pair",
-    pace: Pace { free: 5, first: Duration::from_secs(1), longest: minutes(15), forget: minutes(60) },
+    pace: Pace { free: 5, first: Duration::from_secs(2), longest: minutes(15), forget: minutes(60) },
 };
 /// One account from anywhere. Generous, and its pauses short: whoever knows an address could lock its owner out.
 pub(crate) const ACCOUNT: Limit = Limit {
@@ -25,7 +25,7 @@ pub(crate) const ACCOUNT: Limit = Limit {
 /// Any account from one place, which may be a whole school.
 pub(crate) const PLACE: Limit = Limit {
     name: "place",
-    pace: Pace { free: 50, first: Duration::from_secs(1), longest: minutes(5), forget: minutes(60) },
+    pace: Pace { free: 50, first: Duration::from_secs(2), longest: minutes(5), forget: minutes(60) },
 };
 
 /// After a failure of the backplane it is left alone for so long: while it hangs, each call would wait for it.

@@ -279,3 +279,76 @@ async fn hear_all(trust: &Trust, pool: &Pool) -> anyhow::Result<std::convert::In
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use common::{Clock as _, SystemClock};
+
+    use super::*;
+
+    fn trust() -> Arc<Trust> {
+        let (secret, clock) = (Secret::new("a secret"), Arc::new(SystemClock));
+        let key = crate::keys::make(&secret, clock.now(), clock.now()).unwrap();
+        let keys = Arc::new(Keys::open(&[key], &secret).unwrap());
+        let known = Known { keys, ended: HashMap::new(), roles: HashMap::new(), deaf: None };
+        let verifier = Verifier::new("amphi", clock.clone());
+        let lines = broadcast::Sender::new(MOST_LINES_BEHIND);
+        Arc::new(Trust { known: Mutex::new(known), lines, verifier, clock, secret })
+    }
+
+    impl Trust {
+        fn end(&self, until: i64) -> EndedSession {
+            let ended = EndedSession { sid: SessionId::new(), until };
+            let mut known = self.lock();
+            known.ended.insert(ended.sid, until);
+            self.tell(&Line::Ended { ended: vec![ended] });
+            ended
+        }
+    }
+
+    async fn next(feed: &mut Feed) -> Line {
+        serde_json::from_slice(&feed.next().await.unwrap()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_falls_behind_misses_nothing() {
+        let trust = trust();
+        let mut feed = trust.feed(CancellationToken::new());
+        assert!(matches!(next(&mut feed).await, Line::Snapshot { ended, .. } if ended.is_empty()));
+
+        let first = trust.end(i64::MAX);
+        assert_eq!(next(&mut feed).await, Line::Ended { ended: vec![first] });
+        for _ in 0..=MOST_LINES_BEHIND {
+            trust.end(i64::MAX);
+        }
+
+        assert!(matches!(next(&mut feed).await, Line::Snapshot { ended, .. } if ended.len() == MOST_LINES_BEHIND + 2));
+        let last = trust.end(i64::MAX);
+        assert_eq!(next(&mut feed).await, Line::Ended { ended: vec![last] });
+        assert_eq!(next(&mut feed).await, Line::Beat);
+    }
+
+    #[tokio::test]
+    async fn what_concerns_no_token_any_more_is_not_told_and_forgotten() {
+        let trust = trust();
+        let now = SystemClock.now().timestamp();
+        trust.end(now);
+        let lasting = trust.end(now + 3600);
+
+        let mut feed = trust.feed(CancellationToken::new());
+
+        assert!(matches!(next(&mut feed).await, Line::Snapshot { ended, .. } if ended == [lasting]));
+        assert_eq!(trust.lock().ended.len(), 2);
+        trust.forget_expired();
+        assert_eq!(trust.lock().ended.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_feed_ends_when_the_server_is_about_to_stop() {
+        let (trust, stopping) = (trust(), CancellationToken::new());
+        let mut feed = trust.feed(stopping.clone());
+        next(&mut feed).await;
+        stopping.cancel();
+        assert!(feed.next().await.is_none());
+    }
+}

@@ -2,7 +2,6 @@
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{Nullable, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
 use crate::store::sessions::sessions;
@@ -16,11 +15,6 @@ diesel::table! {
         key_signs_from -> Timestamptz,
         key_retires_at -> Nullable<Timestamptz>,
     }
-}
-
-diesel::define_sql_function! {
-    #[sql_name = "greatest"]
-    fn later(one: Nullable<Timestamptz>, other: Nullable<Timestamptz>) -> Nullable<Timestamptz>;
 }
 
 /// Whoever makes or retires a key holds this advisory lock.
@@ -72,7 +66,9 @@ pub(crate) async fn retire_all_but(
     let retires_at = last.map_or(lifetime_ends, |last| last.max(lifetime_ends));
     diesel::update(signing_keys::table)
         .filter(signing_keys::kid.ne(kid))
-        .set(signing_keys::key_retires_at.eq(later(signing_keys::key_retires_at, Some(retires_at))))
+        // Those that were replaced before have their time.
+        .filter(signing_keys::key_retires_at.is_null())
+        .set(signing_keys::key_retires_at.eq(retires_at))
         .execute(conn)
         .await?;
     Ok(())

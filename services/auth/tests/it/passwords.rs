@@ -162,6 +162,34 @@ async fn two_hundred_bad_logins_a_second_leave_other_routes_alone() {
     }
 }
 
+/// Run it alone, as the one above.
+#[tokio::test]
+#[ignore = "it measures time"]
+async fn a_known_and_an_unknown_address_are_refused_in_the_same_time() {
+    let auth = TestAuth::start().await;
+    auth.register("ana@example.org").await;
+    let guess = async |n: u32, email: &str| {
+        let body = json!({"email": email, "password": "a guess"});
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).to_string();
+        let start = Instant::now();
+        let login = auth.post("/api/v1/auth/login").json(&body).header("x-forwarded-for", address);
+        problem(login.send().await.unwrap(), 401, "bad-credentials").await;
+        start.elapsed()
+    };
+
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for n in 0..90 {
+        known.push(guess(n, "ana@example.org").await);
+        unknown.push(guess(1000 + n, "ben@example.org").await);
+    }
+
+    println!("known: {}; unknown: {}", summary(&known), summary(&unknown));
+    known.sort_unstable();
+    unknown.sort_unstable();
+    let difference = known[45].abs_diff(unknown[45]);
+    assert!(difference < known[45] / 20, "the medians differ by {difference:?}");
+}
+
 /// Starts one call for each number, at this pace however long each takes, and returns what they answered.
 async fn paced<T>(every: Duration, numbers: std::ops::Range<u32>, call: impl AsyncFn(u32) -> T) -> Vec<T> {
     let start = tokio::time::Instant::now();
