@@ -104,7 +104,7 @@ impl Member {
     }
 
     /// Sets the state. Answers whether it was another before.
-    fn become_(&self, state: State) -> bool {
+    fn turn(&self, state: State) -> bool {
         let has_changed = self.state.swap(state as u8, Ordering::Relaxed) != state as u8;
         if has_changed && state == State::Ready {
             self.returns.fetch_add(1, Ordering::Relaxed);
@@ -117,19 +117,19 @@ impl Member {
         match finding {
             Finding::Ready => {
                 self.failed_probes.store(0, Ordering::Relaxed);
-                if self.become_(State::Ready) {
+                if self.turn(State::Ready) {
                     tracing::info!(service, %instance, "an instance is back");
                 }
             }
             Finding::Leaving => {
                 self.failed_probes.store(0, Ordering::Relaxed);
-                if self.become_(State::Leaving) {
+                if self.turn(State::Leaving) {
                     tracing::info!(service, %instance, "an instance wants no more requests");
                 }
             }
             Finding::Failed(why) => {
                 let failed = self.failed_probes.fetch_add(1, Ordering::Relaxed) + 1;
-                if failed >= FAILED_PROBES && self.become_(State::Away) {
+                if failed >= FAILED_PROBES && self.turn(State::Away) {
                     tracing::warn!(service, %instance, %why, "an instance is away");
                 }
             }
@@ -258,7 +258,10 @@ impl Fleet {
                 }
             }
         }
-        members.truncate(MAX_INSTANCES);
+        if members.len() > MAX_INSTANCES {
+            tracing::warn!(service = self.service, found = members.len(), used = MAX_INSTANCES, "too many instances");
+            members.truncate(MAX_INSTANCES);
+        }
         let is_same = known.len() == members.len()
             && members.iter().all(|member| known.iter().any(|known| Arc::ptr_eq(known, member)));
         if !is_same {

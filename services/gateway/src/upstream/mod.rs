@@ -58,6 +58,7 @@ use actix_web::http::header::HeaderMap;
 use actix_web::http::{Method, StatusCode};
 use bytes::Bytes;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
 
 pub use address::{Address, Addresses};
 pub use error::{Fault, UpstreamError};
@@ -72,21 +73,9 @@ use connection::Connection;
 use exchange::Exchange;
 use instance::Instances;
 use response::Head;
-use tokio::time::{Instant, timeout};
 
 /// How often one request is sent at most.
 const ATTEMPTS: u32 = 3;
-
-/// Which connections will do for a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    /// One that was not used before.
-    Fresh,
-    /// An idle one too, if it will certainly not be closed just now.
-    Safe,
-    /// Any.
-    Any,
-}
 
 /// How long to wait for an upstream, and for the client while the upstream waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +130,17 @@ pub enum Body {
     Whole(Bytes),
     /// The part that is still to come.
     Stream(Box<Download>),
+}
+
+/// Which connections will do for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// One that was not used before.
+    Fresh,
+    /// An idle one too, if it will certainly not be closed just now.
+    Safe,
+    /// Any.
+    Any,
 }
 
 impl Upstream {

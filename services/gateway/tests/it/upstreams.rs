@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::rt;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 use gateway::upstream::{Resolve, SystemResolver};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -45,6 +45,8 @@ struct State {
     /// How many requests came, probes not counted.
     asked: Cell<usize>,
     probed: Cell<usize>,
+    /// Requests that it has not answered yet.
+    in_hand: Cell<usize>,
 }
 
 /// What a request for `/streams/held` waits for at any instance.
@@ -121,11 +123,13 @@ async fn serve(mut peer: Peer, address: SocketAddr, state: Rc<State>, gate: Gate
             return;
         }
         state.asked.set(state.asked.get() + 1);
+        state.in_hand.set(state.in_hand.get() + 1);
         if head.contains("/held ") {
             gate.acquire().await.unwrap().forget();
         }
         let body = address.to_string();
         peer.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())).await;
+        state.in_hand.set(state.in_hand.get() - 1);
     }
 }
 
@@ -291,6 +295,37 @@ async fn an_instance_that_wants_no_more_requests_gets_none_and_finishes_what_it_
 
     held.says(200);
     eventually(async || who(&gateway.get("/streams").await) == held.address).await;
+}
+
+#[actix_web::test]
+async fn instances_that_say_so_before_they_stop_are_restarted_under_load_without_a_failure() {
+    let gate = gate();
+    let mut instances = [Instance::start(&gate).await, Instance::start(&gate).await];
+    let gateway = watching(&[&instances[0], &instances[1]]);
+    let is_over = Cell::new(false);
+    let load = join_all((0..8).map(async |_| {
+        let mut connection = gateway.connect().await;
+        while !is_over.get() {
+            who(&connection.ask("GET /streams HTTP/1.1\r\nHost: a\r\n\r\n").await);
+            who(&connection.ask(POST).await);
+        }
+    }));
+    let restarts = async {
+        for _ in 0..2 {
+            for instance in &mut instances {
+                instance.says(503);
+                instance.is_heard().await;
+                eventually(async || instance.state.in_hand.get() == 0).await;
+                instance.die().await;
+                instance.says(200);
+                instance.rise(&gate).await;
+                let before = instance.asked();
+                eventually(async || instance.asked() > before + 10).await;
+            }
+        }
+        is_over.set(true);
+    };
+    join(load, restarts).await;
 }
 
 #[actix_web::test]
