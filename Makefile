@@ -6,10 +6,10 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/amphi
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check generated bench up down cargo
+.PHONY: help run test check generated bench bench-gateway up down cargo
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: cargo ## build Amphi and run it: everything in one process, with a media server; data in .amphi, Ctrl-C stops it
 	@echo "make run: installs what is missing, builds Amphi (the first time takes minutes), and runs it"
@@ -35,6 +35,9 @@ generated: cargo ## write proto-docs/ and the table in README.md from the code
 
 bench: cargo ## measure
 	@exec bench/run
+
+bench-gateway: cargo ## measure the gateway beside nginx, haproxy and caddy; some 4 minutes
+	@exec bench/gateway
 
 up: ## start the private services that tests use, and keep them: rerun one test against them
 	@deploy/local/install postgresql rabbitmq redis
