@@ -168,3 +168,16 @@ fn read(connection: &mut Connection) -> anyhow::Result<bool> {
     connection.answer.clear();
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quantile_is_one_of_the_times() {
+        let times: Vec<_> = (1..=1000).map(Duration::from_micros).collect();
+        for (share, expected) in [(0.5, 500.0), (0.999, 999.0), (1.0, 1000.0), (0.0, 1.0)] {
+            assert!((quantile(&times, share) - expected).abs() < 1e-6, "{share}");
+        }
+    }
+}

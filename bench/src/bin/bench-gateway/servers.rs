@@ -122,3 +122,26 @@ fn tree(stats: &HashMap<u32, Stat>, root: u32) -> Vec<u32> {
     }
     pids
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_whatever_its_name() {
+        let line = "42 (a ) b (c) S 7 42 42 0 -1 4194560 100 0 0 0 150 50 20 10 20 0 1 0 99 1000 10";
+        let stat = stat(line).unwrap();
+        assert_eq!(stat.parent, 7);
+        assert!((stat.seconds - 2.3).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_tree_holds_all_that_descend_from_its_root() {
+        let stats: HashMap<_, _> =
+            [(1, 0), (7, 1), (8, 7), (9, 8), (10, 1)].map(|(pid, parent)| (pid, Stat { parent, seconds: 0.0 })).into();
+        let mut pids = tree(&stats, 7);
+        pids.sort_unstable();
+        assert_eq!(pids, [7, 8, 9]);
+        assert!(tree(&stats, 11).is_empty());
+    }
+}
