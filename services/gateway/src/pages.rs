@@ -53,6 +53,11 @@ async fn page_headers(
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
     let is_immutable = request.path().starts_with(IMMUTABLE);
     let mut answer = next.call(request).await?.map_into_boxed_body();
+    // A file that nobody may see, or a name that no file has: for whoever asks, there is none.
+    if answer.status().is_client_error() && !is_problem(&answer) {
+        let path = answer.request().path().to_owned();
+        answer = answer.into_response(not_found(&path).error_response());
+    }
     let caching = match (is_immutable, answer.status().is_success()) {
         (true, true) => "public, max-age=31536000, immutable",
         _ => "no-cache",
@@ -63,6 +68,10 @@ async fn page_headers(
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     }
     Ok(answer)
+}
+
+fn is_problem(answer: &ServiceResponse<BoxBody>) -> bool {
+    answer.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/problem+json")
 }
 
 /// The files of the web client. A path that is no file is a page that the client draws itself, if a browser asks for one.

@@ -21,6 +21,7 @@ use common::{Clock as _, SessionId, SharedClock, SystemClock, UserId, Verifier};
 use ed25519_dalek::{Signer as _, SigningKey};
 use futures_util::future::{Either, select};
 use gateway::config::Config;
+use gateway::tls::Certificate as Tls;
 use gateway::upstream::{Resolve, SystemResolver};
 use gateway::worker::Gateway;
 use serde_json::{Value, json};
@@ -46,6 +47,7 @@ pub(crate) struct TestGateway {
     pub(crate) address: SocketAddr,
     key: SigningKey,
     verifier: Verifier,
+    certificate: Option<Certificate>,
     server: ServerHandle,
     _shutdown: DropGuard,
 }
@@ -60,7 +62,16 @@ impl TestGateway {
     pub(crate) fn with<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
         let keys = Jwks { keys: vec![Jwk::ed25519("k1", key.verifying_key().as_bytes())] };
-        Self::start(settings, key, &keys, None)
+        Self::start(settings, key, &keys, None, None)
+    }
+
+    /// A gateway with every service at `upstream`, which speaks TLS.
+    pub(crate) async fn with_tls(upstream: SocketAddr) -> Self {
+        let at = format!("http://{upstream}");
+        let urls = ["AUTH_URL", "STREAM_URL", "VOD_URL"].map(|name| (name, &*at));
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let keys = Jwks { keys: vec![Jwk::ed25519("k1", key.verifying_key().as_bytes())] };
+        Self::start(urls, key, &keys, None, Some(Certificate::new()))
     }
 
     /// A gateway that looks services up with `resolver` and probes them, as the real one does.
@@ -69,12 +80,12 @@ impl TestGateway {
         resolver: impl Resolve + 'static,
     ) -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
-        Self::start(settings, key, &Jwks { keys: Vec::new() }, Some(Arc::new(resolver)))
+        Self::start(settings, key, &Jwks { keys: Vec::new() }, Some(Arc::new(resolver)), None)
     }
 
     /// A gateway that auth has told nothing yet.
     pub(crate) fn without_keys() -> Self {
-        Self::start([], SigningKey::from_bytes(&[7; 32]), &Jwks { keys: Vec::new() }, None)
+        Self::start([], SigningKey::from_bytes(&[7; 32]), &Jwks { keys: Vec::new() }, None, None)
     }
 
     /// `watching`: services are looked up with it, and probed.
@@ -83,8 +94,10 @@ impl TestGateway {
         key: SigningKey,
         keys: &Jwks,
         watching: Option<Arc<dyn Resolve>>,
+        certificate: Option<Certificate>,
     ) -> Self {
-        let env = Env::of(settings);
+        let files = certificate.iter().flat_map(Certificate::settings).map(|(name, file)| (name.to_owned(), file));
+        let env = Env::of(settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).chain(files));
         let core = Core::from_env(&env).unwrap();
         let config = Config::from_env(&env, &core).unwrap();
         let shutdown = CancellationToken::new();
@@ -99,16 +112,30 @@ impl TestGateway {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let options = Options { service: "gateway", workers: 1, drain: Duration::from_secs(1) };
+        let tls = config.tls.clone().map(|files| Tls::load(files).unwrap().server_config().unwrap());
         let gateway = Gateway::new(config, fleets, verifier.clone(), Health::default(), &clock).unwrap();
-        let server = gateway::server::server(listener, &options, Arc::new(gateway), None).unwrap();
+        let server = gateway::server::server(listener, &options, Arc::new(gateway), tls).unwrap();
         let handle = server.handle();
         rt::spawn(server);
-        Self { address, key, verifier, server: handle, _shutdown: shutdown.drop_guard() }
+        Self { address, key, verifier, certificate, server: handle, _shutdown: shutdown.drop_guard() }
     }
 
     /// Lets the gateway learn what auth tells.
     pub(crate) fn learn(&self, trust: Trust) {
         self.verifier.learn(trust);
+    }
+
+    pub(crate) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
+    /// Whom to trust, for one with TLS: PEM.
+    pub(crate) fn certificate(&self) -> &str {
+        &self.certificate.as_ref().unwrap().pem
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}{path}", self.address.port())
     }
 
     pub(crate) async fn connect(&self) -> Peer {
@@ -146,6 +173,28 @@ impl Drop for TestGateway {
     fn drop(&mut self) {
         // Nobody waits: the test is over.
         drop(self.server.stop(false));
+    }
+}
+
+/// A certificate of 127.0.0.1, signed by itself.
+struct Certificate {
+    pem: String,
+    folder: tempfile::TempDir,
+}
+
+impl Certificate {
+    fn new() -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        Self { pem: made.cert.pem(), folder }
+    }
+
+    fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
+        [("GATEWAY_TLS_CERT", "cert.pem"), ("GATEWAY_TLS_KEY", "key.pem")]
+            .into_iter()
+            .map(|(name, file)| (name, self.folder.path().join(file).display().to_string()))
     }
 }
 
