@@ -65,6 +65,7 @@ async fn measure(folder: &Path) -> anyhow::Result<bool> {
         case("haproxy 2.6", "haproxy", TOKEN_PATH, &tokens)?,
         case("caddy 2.6", "caddy", TOKEN_PATH, &tokens)?,
         case("nginx with `auth_request` to amphi-auth", "auth_request", TOKEN_PATH, &of_auth)?,
+        case("nginx with `auth_request`, its own share alone", "auth_floor", TOKEN_PATH, &tokens)?,
         case("**amphi-gateway**, 10,000 tokens in turn", "amphi", TOKEN_PATH, &tokens)?,
         case("amphi-gateway, one token", "amphi", TOKEN_PATH, &one)?,
         case("amphi-gateway, public route", "amphi", PUBLIC_PATH, &tokens)?,
