@@ -1,5 +1,6 @@
 //! The HTTP server of a service behind the gateway: the same request span, request id, access log, metrics and error format everywhere.
 
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,14 +8,13 @@ use std::time::{Duration, Instant};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::http::{KeepAlive, Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer, ResponseError as _, web};
 use common::problem::kinds;
 use common::{Problem, Trace, Verifier};
 use opentelemetry::global;
-use opentelemetry::propagation::{Extractor, Injector};
 use opentelemetry::trace::TraceContextExt as _;
 use socket2::SockRef;
 use tracing::Instrument as _;
@@ -130,11 +130,11 @@ async fn observe(
     let method = request.method().clone();
 
     let span = tracing::info_span!("http.request", otel.kind = "server", service, request_id);
-    let parent = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
-    // Fails only when nothing collects spans; then there is no trace to continue.
-    let _ = span.set_parent(parent);
+    let told = request.headers().get("traceparent").and_then(|told| told.to_str().ok());
+    let trace = follow(&span, told).or_else(|| Trace::parse(told?)).unwrap_or_else(Trace::begin);
 
-    let mut response = next.call(request).instrument(span.clone()).await?.map_into_boxed_body();
+    let answered = trace.scope(next.call(request).instrument(span.clone())).await;
+    let mut response = answered?.map_into_boxed_body();
 
     if is_bare_refusal(&response) {
         let problem =
@@ -233,35 +233,15 @@ pub fn redact(path: &str, query: &str) -> String {
     format!("{path}?{}", shown.join("&"))
 }
 
-/// Reads trace headers of a request.
-struct Headers<'a>(&'a HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.to_str().ok()
+/// Makes `span` a part of the trace that `traceparent` names, and returns where that is. `None` where nobody collects traces.
+fn follow(span: &tracing::Span, traceparent: Option<&str>) -> Option<Trace> {
+    if let Some(traceparent) = traceparent {
+        let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+        let parent = global::get_text_map_propagator(|propagator| propagator.extract(&carrier));
+        // Fails only when nothing collects spans; then there is no trace to continue.
+        let _ = span.set_parent(parent);
     }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(HeaderName::as_str).collect()
-    }
-}
-
-/// The `traceparent` (W3C) of the current span, for a request or a message that continues it.
-#[must_use]
-pub fn traceparent() -> Option<String> {
-    #[derive(Default)]
-    struct Carrier(Option<String>);
-    impl Injector for Carrier {
-        fn set(&mut self, name: &str, value: String) {
-            if name == "traceparent" {
-                self.0 = Some(value);
-            }
-        }
-    }
-    let mut carrier = Carrier::default();
-    let context = tracing::Span::current().context();
-    global::get_text_map_propagator(|propagator| propagator.inject_context(&context, &mut carrier));
-    carrier.0
+    Trace::of(span)
 }
 
 #[cfg(test)]

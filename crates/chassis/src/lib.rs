@@ -5,9 +5,10 @@
 //! - [`run`]: starts services in one process and stops them; [`cli`] is the command line around it.
 //! - [`http`] and [`admin`]: the public and the private server; [`health`]: readiness with reasons.
 //! - [`db`]: pool and migrations of a schema; [`embedded_postgres`]: the database when none is configured.
-//! - [`telemetry`]: logs, traces, metrics. [`trust`]: what auth tells of tokens. [`tasks`]: tracked tasks.
+//! - [`telemetry`]: logs, traces, metrics. [`access_log`]: a line a request. [`trust`]: what auth tells of tokens. [`tasks`]: tracked tasks.
 //! - [`docs`]: writes the documents that follow from the code.
 
+pub mod access_log;
 pub mod admin;
 pub mod cli;
 pub mod db;

@@ -1,8 +1,8 @@
 //! Logs, traces and metrics of a process.
 //!
 //! Logs go to stdout, as JSON or for people, and with `LOG_DIR` to daily files too, errors apart (002 §6.2).
-//! Traces go to an OpenTelemetry collector over OTLP when an endpoint is set; trace ids exist without one, as every
-//! error carries its own. Metrics are kept in memory for `/metrics`.
+//! Traces go to an OpenTelemetry collector over OTLP when an endpoint is set; without one nothing makes spans for it, and
+//! trace ids are those of [`common::Trace`]. Metrics are kept in memory for `/metrics`.
 
 use std::io::IsTerminal as _;
 use std::num::NonZeroUsize;
@@ -28,6 +28,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use crate::access_log::{self, AccessLog};
 use crate::env::{ConfigError, Env, Stage, Value};
 use crate::log_sink::LogSink;
 
@@ -130,6 +131,7 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
         }
     };
     let mut layers = vec![stdout.with_filter(filter()?).boxed()];
+    let mut sinks = vec![(config.log_format, access_log::sink(sink.clone()))];
     let mut files = Vec::new();
     if let Some(folder) = &config.log_dir {
         let mut file = |name: &str| -> anyhow::Result<_> {
@@ -142,15 +144,21 @@ pub fn start(config: &Config, process: &str) -> anyhow::Result<Telemetry> {
                 .with_context(|| format!("LOG_DIR: {} cannot be written", folder.display()))?;
             let (writer, guard) = tracing_appender::non_blocking(appender);
             files.push(guard);
-            Ok(json(writer))
+            Ok(writer)
         };
-        layers.push(file("info")?.with_filter(filter()?).boxed());
-        layers.push(file("error")?.with_filter(LevelFilter::ERROR).boxed());
+        let info = file("info")?;
+        sinks.push((LogFormat::Json, access_log::sink(info.clone())));
+        layers.push(json(info).with_filter(filter()?).boxed());
+        layers.push(json(file("error")?).with_filter(LevelFilter::ERROR).boxed());
     }
-    layers.push(
-        tracing_opentelemetry::layer().with_tracer(provider.tracer("amphi")).with_filter(LevelFilter::INFO).boxed(),
-    );
+    if config.otlp_endpoint.is_some() {
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("amphi"));
+        layers.push(layer.with_filter(LevelFilter::INFO).boxed());
+    }
     tracing_subscriber::registry().with(layers).try_init().context("logging was started twice")?;
+    if tracing::enabled!(target: "access", tracing::Level::INFO) {
+        AccessLog::new(sinks).set_for_process();
+    }
     Ok(Telemetry { provider, stdout: sink, _files: files })
 }
 
@@ -167,7 +175,6 @@ fn tracer_provider(config: &Config, process: &str) -> anyhow::Result<SdkTracerPr
     let resource = Resource::builder().with_service_name(process.to_owned()).build();
     let builder = SdkTracerProvider::builder().with_resource(resource);
     let Some(endpoint) = &config.otlp_endpoint else {
-        // Ids are still made, for errors and logs; nothing is recorded that nobody collects.
         return Ok(builder.with_sampler(Sampler::AlwaysOff).build());
     };
     let exporter = opentelemetry_otlp::SpanExporter::builder()

@@ -69,25 +69,66 @@ impl Trace {
         CURRENT.scope(self, future).await
     }
 
+    /// What the header `traceparent` says, if it says something.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let (version, trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if version.len() != 2 || version == "ff" || trace_id.len() != 32 || span_id.len() != 16 || flags.len() != 2 {
+            return None;
+        }
+        let trace = Self {
+            trace_id: u128::from_str_radix(trace_id, 16).ok()?,
+            span_id: u64::from_str_radix(span_id, 16).ok()?,
+            is_sampled: u8::from_str_radix(flags, 16).ok()? & 1 == 1,
+        };
+        (trace.trace_id != 0 && trace.span_id != 0).then_some(trace)
+    }
+
     /// The id of the trace: 32 hexadecimal digits.
     #[must_use]
-    pub fn id(&self) -> impl fmt::Display {
-        Hex32(self.trace_id)
+    pub fn id(&self) -> Hex<32> {
+        Hex::of(&self.trace_id.to_be_bytes())
     }
 }
 
-struct Hex32(u128);
+/// So many hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hex<const DIGITS: usize>([u8; DIGITS]);
 
-impl fmt::Display for Hex32 {
+impl<const DIGITS: usize> Hex<DIGITS> {
+    fn of(bytes: &[u8]) -> Self {
+        let mut digits = [b'0'; DIGITS];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+            pair[0] = DIGITS_OF[usize::from(byte >> 4)];
+            pair[1] = DIGITS_OF[usize::from(byte & 15)];
+        }
+        Self(digits)
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // They are digits, so they are text.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+const DIGITS_OF: &[u8; 16] = b"0123456789abcdef";
+
+impl<const DIGITS: usize> fmt::Display for Hex<DIGITS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(self.as_str())
     }
 }
 
 /// As the header `traceparent`.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.span_id, u8::from(self.is_sampled))
+        f.write_str("00-")?;
+        f.write_str(self.id().as_str())?;
+        f.write_str("-")?;
+        f.write_str(Hex::<16>::of(&self.span_id.to_be_bytes()).as_str())?;
+        f.write_str(if self.is_sampled { "-01" } else { "-00" })
     }
 }
 
@@ -107,5 +148,14 @@ mod tests {
         let trace = Trace { trace_id: 0xabc, span_id: 0xdef, is_sampled: true };
         assert_eq!(trace.to_string(), "00-00000000000000000000000000000abc-0000000000000def-01");
         assert_eq!(trace.id().to_string(), "00000000000000000000000000000abc");
+        assert_eq!(Trace::parse(&trace.to_string()), Some(trace));
+        for wrong in [
+            "",
+            "00-0-0-0",
+            "ff-00000000000000000000000000000abc-0000000000000def-01",
+            "00-00000000000000000000000000000000-0000000000000def-01",
+        ] {
+            assert_eq!(Trace::parse(wrong), None, "{wrong}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use common::Trace;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
@@ -10,11 +11,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 /// The field and header that carries the trace (W3C Trace Context).
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
-/// The current span as `traceparent`. None when nothing is traced.
+/// The trace in hand as `traceparent`. None where there is none.
 pub(crate) fn current() -> Option<String> {
-    let mut carrier = HashMap::new();
-    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
-    carrier.remove(TRACEPARENT)
+    Trace::current().map(|trace| trace.to_string())
 }
 
 /// Make `span` a child of the span that `traceparent` names. Does nothing when either is not traced.

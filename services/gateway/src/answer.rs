@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use bytes::Bytes;
-use common::SessionWatch;
+use common::{Verified, Verifier};
 use futures_util::future::LocalBoxFuture;
 
 use crate::unread::Unread;
@@ -36,11 +36,12 @@ pub struct Watched {
 struct SessionEnded;
 
 impl Answer {
-    /// `body`, which breaks off when the session of `watch` ends. One that is here whole does not.
+    /// `body`, which breaks off when the session of `reader` ends. One that is here whole does not.
     #[must_use]
-    pub fn watched(body: upstream::Body, watch: Option<SessionWatch>) -> Self {
-        match (body, watch) {
-            (body @ upstream::Body::Stream(_), Some(watch)) => {
+    pub fn read_by(reader: Option<&Verified>, verifier: &Verifier, body: upstream::Body) -> Self {
+        match (body, reader) {
+            (body @ upstream::Body::Stream(_), Some(reader)) => {
+                let watch = verifier.watch(reader.claims.sid);
                 let ended = Box::pin(async move { watch.ended().await });
                 Self::Watched(Box::new(Watched { body, ended }))
             }

@@ -17,8 +17,9 @@ use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{ConnectionType, Method, StatusCode, Uri, Version};
 use actix_web::{HttpResponse, ResponseError as _};
 use bytes::Bytes;
+use chassis::access_log::Entry;
 use chassis::http::{REQUEST_ID, label_of, redact};
-use common::{SessionWatch, Trace};
+use common::{Trace, Verified};
 use futures_util::StreamExt as _;
 use opentelemetry::trace::TraceContextExt as _;
 use tracing::Instrument as _;
@@ -111,9 +112,9 @@ impl Began {
         notes: &Notes,
         mut answer: Response<B>,
     ) -> Response<B> {
-        let id = self.trace.id().to_string();
+        let id = self.trace.id();
         let headers = answer.headers_mut();
-        if let Ok(id) = HeaderValue::try_from(&*id) {
+        if let Ok(id) = HeaderValue::from_str(id.as_str()) {
             headers.insert(REQUEST_ID, id);
         }
         protect(headers, notes.client.scheme);
@@ -131,33 +132,43 @@ impl Began {
             span.set_attribute("http.route", notes.route);
             span.set_attribute("http.response.status_code", i64::from(status));
         }
-        let target = match (&notes.target, uri.query()) {
-            (Some(target), _) => Cow::Borrowed(&**target),
-            (None, None) => Cow::Borrowed(uri.path()),
-            (None, Some(query)) => Cow::Owned(redact(uri.path(), query)),
-        };
-        // To the head of the answer: a body may go on for hours.
-        let took_ms = took.as_micros() as f64 / 1000.0;
-        let client = notes.client.address.map(tracing::field::display);
-        tracing::info!(%method, path = &*target, route = notes.route, status, took_ms, client, request_id = &*id, "request");
+        if worker.gateway.access_log.is_read() {
+            let path = match (&notes.target, uri.query()) {
+                (Some(target), _) => Cow::Borrowed(&**target),
+                (None, None) => Cow::Borrowed(uri.path()),
+                (None, Some(query)) => Cow::Owned(redact(uri.path(), query)),
+            };
+            worker.gateway.access_log.write(&Entry {
+                at: worker.gateway.clock.now(),
+                method: method.as_str(),
+                path: &path,
+                route: notes.route,
+                status,
+                took_ms: took.as_micros() as f64 / 1000.0,
+                client: notes.client.address,
+                request_id: id.as_str(),
+            });
+        }
         answer
     }
 }
 
-/// Headers that keep browsers from doing with an answer what it was not made for. A page may have said so by itself.
+/// Headers that keep browsers from doing with an answer what it was not made for. Pages add what is for pages.
 fn protect(headers: &mut HeaderMap, scheme: &str) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     if scheme == "https" {
         headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     }
 }
 
+/// Tells a client that is near its rate how near: one that is far from it need not care.
 fn tell_rate(headers: &mut HeaderMap, rate: Verdict) {
     const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
     const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
     const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+    if rate.remaining > rate.limit / 2 {
+        return;
+    }
     headers.insert(LIMIT, rate.limit.into());
     headers.insert(REMAINING, rate.remaining.into());
     headers.insert(RESET, (rate.reset.as_secs_f64().ceil() as u64).into());
@@ -214,8 +225,7 @@ async fn respond_to(
             return own(refusal.answer(head));
         }
     };
-    let watch = verified.map(|verified| gateway.verifier.watch(verified.claims.sid));
-    pass_on(worker, head, admitted, payload, notes, trace, watch).await
+    pass_on(worker, head, admitted, payload, notes, trace, verified).await
 }
 
 async fn pass_on(
@@ -225,7 +235,7 @@ async fn pass_on(
     payload: Payload,
     notes: &Notes,
     trace: Trace,
-    watch: Option<SessionWatch>,
+    verified: Option<Verified>,
 ) -> Response<Answer> {
     let route = admitted.found.route;
     let framing = admitted.framing;
@@ -242,7 +252,13 @@ async fn pass_on(
         outbound = outbound.answer_within(patience);
     }
     match upstream.send(outbound).await {
-        Ok(response) => answer(head, response, watch),
+        Ok(response) => {
+            let upstream::Response { status, headers, body } = response;
+            let mut answer = Response::with_body(status, body);
+            answer.head_mut().headers = headers;
+            frame(head, &mut answer);
+            answer.map_body(|_, body| Answer::read_by(verified.as_ref(), &worker.gateway.verifier, body))
+        }
         Err(error) => own(problems::of_upstream(route, error).error_response()),
     }
 }
@@ -268,28 +284,23 @@ pub(crate) fn outbound(
     } else if let Some(authority) = head.uri.authority() {
         outbound.header("x-forwarded-host", authority.as_str().as_bytes());
     }
-    outbound.header_of(REQUEST_ID.as_str(), &trace.id());
+    outbound.header(REQUEST_ID.as_str(), trace.id().as_str().as_bytes());
     outbound.header_of("traceparent", &trace);
     outbound
 }
 
-/// The service's answer for the client.
-fn answer(head: &RequestHead, response: upstream::Response, watch: Option<SessionWatch>) -> Response<Answer> {
-    let upstream::Response { status, headers, body } = response;
-    let has_length = body.size() != BodySize::Stream;
-    let mut answer = Response::with_body(status, Answer::watched(body, watch));
-    let answer_head = answer.head_mut();
-    answer_head.headers = headers;
+/// Says how the body of a service's answer ends for a client that does not take chunks, or takes another protocol.
+fn frame(head: &RequestHead, answer: &mut Response<upstream::Body>) {
+    let has_length = answer.body().size() != BodySize::Stream;
     // A client that speaks HTTP/1.0 reads until we close, and takes no chunks.
     if head.version < Version::HTTP_11 && !has_length {
-        answer_head.no_chunking(true);
-        answer_head.set_connection_type(ConnectionType::Close);
+        answer.head_mut().no_chunking(true);
+        answer.head_mut().set_connection_type(ConnectionType::Close);
     }
     // It wanted another protocol, and may go on in that.
     if head.upgrade() {
-        answer_head.set_connection_type(ConnectionType::Close);
+        answer.head_mut().set_connection_type(ConnectionType::Close);
     }
-    answer
 }
 
 /// An answer of our own.

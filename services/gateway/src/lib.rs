@@ -35,6 +35,7 @@ pub mod worker;
 
 use std::sync::Arc;
 
+use chassis::access_log::AccessLog;
 use chassis::http::Edge;
 use chassis::{App, ConfigError, Context, Core, Env, Service, Start};
 use utoipa::OpenApi;
@@ -82,7 +83,9 @@ fn start(config: Config, context: &Context) -> anyhow::Result<App> {
     if let Some(certificate) = certificate {
         tasks.spawn(certificate.keep_fresh(tasks.shutdown()));
     }
-    let gateway = Arc::new(Gateway::new(config, fleets, verifier.clone(), health.clone(), clock)?);
+    let log = AccessLog::of_process();
+    let gateway = Gateway::new(config, fleets, verifier.clone(), health.clone(), Arc::clone(clock), log)?;
+    let gateway = Arc::new(gateway);
     if backplane.is_remote() {
         let limiters = vec![Arc::clone(&gateway.per_address), Arc::clone(&gateway.per_user)];
         tasks.spawn(rate::share(limiters, backplane.clone(), tasks.shutdown()));

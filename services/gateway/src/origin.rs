@@ -12,6 +12,8 @@ const REMEMBER: &str = "600";
 const EXPOSED: &str = "content-disposition, content-range, location, retry-after, x-ratelimit-limit, \
                        x-ratelimit-remaining, x-ratelimit-reset, x-request-id";
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// Origins that a setting lists: `https://app.example.org`, separated by commas.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listed(Vec<String>);
@@ -71,7 +73,7 @@ impl Origins {
         let mut origins = head.headers.get_all(header::ORIGIN);
         let Some(told) = origins.next() else {
             // Older browsers send no `Origin` with some requests, but say where they come from.
-            return match head.headers.get("sec-fetch-site").map(HeaderValue::as_bytes) {
+            return match head.headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes) {
                 Some(b"cross-site" | b"same-site") => Origin::Foreign,
                 _ => Origin::None,
             };

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_web::HttpRequest;
+use chassis::access_log::AccessLog;
 use chassis::health::Health;
 use common::{Problem, SharedClock, Verifier};
 
@@ -23,6 +24,8 @@ pub struct Gateway {
     pub router: Router,
     pub verifier: Verifier,
     pub health: Health,
+    pub clock: SharedClock,
+    pub access_log: AccessLog,
     pub per_address: Arc<Limiter>,
     pub per_user: Arc<Limiter>,
 }
@@ -34,9 +37,10 @@ impl Gateway {
         fleets: Fleets,
         verifier: Verifier,
         health: Health,
-        clock: &SharedClock,
+        clock: SharedClock,
+        access_log: AccessLog,
     ) -> Result<Self, TableError> {
-        let limiter = |name, rate| Arc::new(Limiter::new(name, rate, Arc::clone(clock)));
+        let limiter = |name, rate| Arc::new(Limiter::new(name, rate, Arc::clone(&clock)));
         Ok(Self {
             router: Router::new(ROUTES)?,
             per_address: limiter("address", config.rate_per_address),
@@ -45,6 +49,8 @@ impl Gateway {
             fleets,
             verifier,
             health,
+            clock,
+            access_log,
         })
     }
 }

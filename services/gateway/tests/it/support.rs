@@ -5,15 +5,17 @@ use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use actix_web::rt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chassis::access_log::AccessLog;
 use chassis::health::Health;
 use chassis::http::Options;
+use chassis::telemetry::LogFormat;
 use chassis::{Core, Env};
 use common::token::{Jwk, Jwks};
 use common::trust::Trust;
@@ -48,6 +50,7 @@ pub(crate) struct TestGateway {
     key: SigningKey,
     verifier: Verifier,
     certificate: Option<Certificate>,
+    logged: Arc<Mutex<Vec<u8>>>,
     server: ServerHandle,
     _shutdown: DropGuard,
 }
@@ -106,6 +109,12 @@ impl TestGateway {
         for fleet in fleets.iter().flatten().filter(|_| is_watching) {
             rt::spawn(Arc::clone(fleet).keep_watch(shutdown.clone()));
         }
+        let logged = Arc::new(Mutex::new(Vec::new()));
+        let lines = Arc::clone(&logged);
+        let log = AccessLog::new(vec![(
+            LogFormat::Text,
+            Box::new(move |line| lines.lock().unwrap().extend_from_slice(line)),
+        )]);
         let clock: SharedClock = Arc::new(SystemClock);
         let verifier = Verifier::new("amphi", Arc::clone(&clock));
         verifier.learn(Trust::Keys { keys: keys.keys.clone() });
@@ -113,11 +122,11 @@ impl TestGateway {
         let address = listener.local_addr().unwrap();
         let options = Options { service: "gateway", workers: 1, drain: Duration::from_secs(1) };
         let tls = config.tls.clone().map(|files| Tls::load(files).unwrap().server_config().unwrap());
-        let gateway = Gateway::new(config, fleets, verifier.clone(), Health::default(), &clock).unwrap();
+        let gateway = Gateway::new(config, fleets, verifier.clone(), Health::default(), clock, log.clone()).unwrap();
         let server = gateway::server::server(listener, &options, Arc::new(gateway), tls).unwrap();
         let handle = server.handle();
         rt::spawn(server);
-        Self { address, key, verifier, certificate, server: handle, _shutdown: shutdown.drop_guard() }
+        Self { address, key, verifier, certificate, logged, server: handle, _shutdown: shutdown.drop_guard() }
     }
 
     /// Lets the gateway learn what auth tells.
@@ -127,6 +136,11 @@ impl TestGateway {
 
     pub(crate) fn verifier(&self) -> &Verifier {
         &self.verifier
+    }
+
+    /// Its access log so far.
+    pub(crate) fn logged(&self) -> String {
+        String::from_utf8(self.logged.lock().unwrap().clone()).unwrap()
     }
 
     /// Whom to trust, for one with TLS: PEM.
