@@ -20,7 +20,7 @@ pub struct Config {
     /// `REFRESH_TOKEN_LIFETIME`: how long a refresh token is good. Default 30 days.
     pub refresh_lifetime: Duration,
     /// `PASSWORD_WORKERS`: threads that hash passwords. Each takes 19 MiB, and a core for some 20 ms a password.
-    pub password_workers: NonZeroUsize,
+    pub password_workers: Option<NonZeroUsize>,
     /// `AMPHI_ADMIN_EMAIL`: the first administrator.
     pub admin_email: String,
     /// `AMPHI_ADMIN_PASSWORD`: generated and shown once if it is not set; production must set it.
@@ -54,9 +54,9 @@ impl Config {
                 "30d",
                 "How long a refresh token is good. Each use gives a new one.",
             )?,
-            password_workers: env.read(
+            password_workers: env.optional(
                 "PASSWORD_WORKERS",
-                "2",
+                "half of the processors, at least 1",
                 "Threads that hash passwords, at low priority; each takes 19 MiB, and a core for some 20 ms a password.",
             )?,
             admin_email: env.read(

@@ -3,7 +3,7 @@
 //! Each thread keeps the 19 MiB that a hash needs, and runs at low priority: whatever else the process does goes first.
 
 use std::num::NonZeroUsize;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -12,7 +12,7 @@ use argon2::password_hash;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use common::Secret;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::error::AuthError;
 
@@ -27,12 +27,20 @@ const NICENESS: i32 = 10;
 
 /// Hashes and verifies passwords, so many at once and no more.
 pub(crate) struct Passwords {
-    queue: SyncSender<Job>,
+    queue: Sender<Job>,
+    /// How many may be at work or wait: the bound of the queue.
+    places: Arc<Semaphore>,
     /// Verified against when an account does not exist, so that its absence takes as long as a wrong password.
     nobody: String,
 }
 
 type Job = Box<dyn FnOnce(&mut Hasher) + Send>;
+
+/// A place among those who wait, for one password after the other.
+pub(crate) struct Place<'a> {
+    passwords: &'a Passwords,
+    permit: Arc<OwnedSemaphorePermit>,
+}
 
 /// What is known of a password that was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,19 +51,35 @@ pub(crate) struct Verdict {
 }
 
 impl Passwords {
-    /// Starts `workers` threads. They end with this value.
-    pub(crate) fn new(workers: NonZeroUsize) -> anyhow::Result<Self> {
-        let (queue, jobs) = mpsc::sync_channel::<Job>(workers.get() * WAITING_FOR_EACH);
+    /// Starts `workers` threads; if it is not said, so many that half of the processors stay free of them. They end with
+    /// this value.
+    pub(crate) fn new(workers: Option<NonZeroUsize>) -> anyhow::Result<Self> {
+        let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let workers = workers.map_or((processors / 2).max(1), NonZeroUsize::get);
+        let (queue, jobs) = mpsc::channel::<Job>();
         let jobs = Arc::new(Mutex::new(jobs));
-        for _ in 0..workers.get() {
+        for _ in 0..workers {
             let jobs = Arc::clone(&jobs);
             let thread = thread::Builder::new().name("passwords".to_owned());
             thread.spawn(move || work(&jobs)).context("no thread for passwords")?;
         }
         let nobody = Hasher::new().hash(&chassis::secrets::random_hex(16)).map_err(AuthError::Hash)?;
-        Ok(Self { queue, nobody })
+        Ok(Self { queue, places: Arc::new(Semaphore::new(workers * (1 + WAITING_FOR_EACH))), nobody })
     }
 
+    /// A place, or at once the answer that there is none. Take it before other work that is for the password alone.
+    pub(crate) fn place(&self) -> Result<Place<'_>, AuthError> {
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_full| AuthError::Busy)?;
+        Ok(Place { passwords: self, permit: Arc::new(permit) })
+    }
+
+    /// The hash to store, as [`Place::hash`] makes it.
+    pub(crate) async fn hash(&self, password: Secret) -> Result<String, AuthError> {
+        self.place()?.hash(password).await
+    }
+}
+
+impl Place<'_> {
     /// The hash to store, as a PHC string. Takes some 20 ms of a core.
     pub(crate) async fn hash(&self, password: Secret) -> Result<String, AuthError> {
         self.run(move |hasher| hasher.hash(password.expose())).await?.map_err(AuthError::Hash)
@@ -64,7 +88,7 @@ impl Passwords {
     /// Whether `password` is the one that `stored` was made from. Without `stored` it takes as long and is not.
     pub(crate) async fn verify(&self, password: Secret, stored: Option<String>) -> Result<Verdict, AuthError> {
         let is_known = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.nobody.clone());
+        let stored = stored.unwrap_or_else(|| self.passwords.nobody.clone());
         let verdict =
             self.run(move |hasher| hasher.verify(password.expose(), &stored)).await?.map_err(AuthError::Hash)?;
         Ok(Verdict { is_right: verdict.is_right && is_known, ..verdict })
@@ -75,13 +99,15 @@ impl Passwords {
         work: impl FnOnce(&mut Hasher) -> T + Send + 'static,
     ) -> Result<T, AuthError> {
         let (answer, answered) = oneshot::channel();
+        let permit = Arc::clone(&self.permit);
         let job = Box::new(move |hasher: &mut Hasher| {
-            // A client that has left while it waited costs nothing.
+            // A client that has left while it waited costs nothing. Its place is free when its work is done.
             if !answer.is_closed() {
                 let _ = answer.send(work(hasher));
             }
+            drop(permit);
         });
-        self.queue.try_send(job).map_err(|_full| AuthError::Busy)?;
+        self.passwords.queue.send(job).map_err(|_ended| AuthError::Busy)?;
         answered.await.map_err(|_ended| AuthError::Busy)
     }
 }
@@ -190,31 +216,34 @@ mod tests {
 
     #[tokio::test]
     async fn threads_that_hash_let_others_go_first() {
-        let passwords = Passwords::new(NonZeroUsize::MIN).unwrap();
+        let passwords = Passwords::new(Some(NonZeroUsize::MIN)).unwrap();
         let niceness = || {
             let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
             // The name before may have spaces, and ends with a bracket; the niceness is 17 fields on.
             stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
         };
-        let theirs = passwords.run(move |_| niceness()).await.unwrap();
+        let theirs = passwords.place().unwrap().run(move |_| niceness()).await.unwrap();
         assert_eq!(theirs, niceness() + NICENESS);
     }
 
     #[tokio::test]
-    async fn what_does_not_fit_is_refused_at_once() {
-        let passwords = Passwords::new(NonZeroUsize::MIN).unwrap();
-        let (go_on, wait) = mpsc::channel::<()>();
-        let busy = passwords.run(move |_| wait.recv());
-        let waiting: Vec<_> = (0..2 * WAITING_FOR_EACH).map(|_| passwords.run(|_| ())).collect();
-        let mut all = Box::pin(futures_util::future::join(busy, futures_util::future::join_all(waiting)));
+    async fn what_does_not_fit_is_refused_at_once_until_work_is_done() {
+        let passwords = Passwords::new(Some(NonZeroUsize::MIN)).unwrap();
+        let mut places: Vec<_> = (0..=WAITING_FOR_EACH).map(|_| passwords.place().unwrap()).collect();
+        assert!(matches!(passwords.place(), Err(AuthError::Busy)));
 
-        // Each has asked once polled: the first is at work, some wait, and the rest is answered without waiting.
-        assert!(futures_util::poll!(&mut all).is_pending());
+        // A client that leaves while its password is hashed keeps the place until that is done.
+        let ((begin, has_begun), (go_on, wait)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
+        let place = places.remove(0);
+        let work = move |_: &mut Hasher| (begin.send(()).unwrap(), wait.recv().unwrap());
+        let mut left = Box::pin(async move { place.run(work).await });
+        assert!(futures_util::poll!(&mut left).is_pending());
+        has_begun.recv().unwrap();
+        drop(left);
+        assert!(matches!(passwords.place(), Err(AuthError::Busy)));
         go_on.send(()).unwrap();
 
-        let (_, answers) = all.await;
-        let served = answers.iter().filter(|answer| answer.is_ok()).count();
-        assert!((WAITING_FOR_EACH - 1..=WAITING_FOR_EACH).contains(&served), "{served}");
-        assert!(answers.iter().all(|answer| matches!(answer, Ok(()) | Err(AuthError::Busy))));
+        places.remove(0).run(|_| ()).await.unwrap();
+        assert!(passwords.place().is_ok());
     }
 }

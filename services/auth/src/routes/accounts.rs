@@ -283,8 +283,9 @@ pub(super) struct Proved {
 pub(super) async fn prove(app: &App, client: &Client, email: &str, password: Secret) -> Result<Proved, AuthError> {
     let attempt = Attempt::begin(&app.throttle, email, client).await?;
     let looked = async {
+        let place = app.passwords.place()?;
         let (user, hash) = users::find_by_email(&mut *app.pool.get().await?, email).await?.unzip();
-        let verdict = app.passwords.verify(password, hash.clone()).await?;
+        let verdict = place.verify(password, hash.clone()).await?;
         Ok((user, hash, verdict))
     };
     match looked.await {

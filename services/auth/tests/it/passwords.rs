@@ -179,15 +179,22 @@ async fn a_known_and_an_unknown_address_are_refused_in_the_same_time() {
 
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for n in 0..90 {
-        known.push(guess(n, "ana@example.org").await);
+        // Each goes first as often as the other.
+        if n % 2 == 0 {
+            known.push(guess(n, "ana@example.org").await);
+        }
         unknown.push(guess(1000 + n, "ben@example.org").await);
+        if n % 2 == 1 {
+            known.push(guess(n, "ana@example.org").await);
+        }
     }
 
     println!("known: {}; unknown: {}", summary(&known), summary(&unknown));
     known.sort_unstable();
     unknown.sort_unstable();
-    let difference = known[45].abs_diff(unknown[45]);
-    assert!(difference < known[45] / 20, "the medians differ by {difference:?}");
+    // The quicker half tells of our work, the slower of what else the machine does.
+    let difference = known[22].abs_diff(unknown[22]);
+    assert!(difference < known[22] / 20, "the lower quartiles differ by {difference:?}");
 }
 
 /// Starts one call for each number, at this pace however long each takes, and returns what they answered.
