@@ -14,16 +14,17 @@ use common::token::{Jwk, Jwks};
 use common::{Claims, Secret};
 use diesel_async::AsyncConnection as _;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::hkdf::{HKDF_SHA256, KeyType, Okm, Salt};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::config::Config;
+use crate::sealing::Seal;
 use crate::store::signing_keys::{self, StoredKey};
 use crate::store::trust::{Notice, tell};
 
 /// What stands before the 32 bytes of an Ed25519 private key in PKCS #8 (RFC 8410 §7).
 const PKCS8_PREFIX: &[u8] = &[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+/// What the private halves are sealed for.
+const USE: &str = "signing keys";
 /// How long a new key is only published. Readers of the feed know it within a second, readers of the JWKS, which may
 /// keep it for 60 s, a minute later; clocks of instances may differ by as much again.
 const PUBLISHED_BEFORE: Duration = Duration::from_secs(120);
@@ -81,8 +82,10 @@ impl Keys {
 
 impl SigningKey {
     fn open(stored: &StoredKey, secret: &Secret) -> anyhow::Result<Self> {
-        let seed = open(secret, &stored.kid, &stored.sealed_seed)
+        let seed = Seal::new(secret, USE)?
+            .open(stored.kid.as_bytes(), &stored.sealed_seed)
             .context("AMPHI_SECRET: it does not open the signing key in the database; set the one that sealed it")?;
+        let seed: [u8; 32] = seed.as_slice().try_into()?;
         let public = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes();
         let der = [PKCS8_PREFIX, &seed].concat();
         Ok(Self {
@@ -155,60 +158,6 @@ pub(crate) fn make(secret: &Secret, now: DateTime<Utc>, signs_from: DateTime<Utc
     SystemRandom::new().fill(&mut seed).map_err(|_unspecified| anyhow!("there is no randomness"))?;
     let kid = random_hex(8);
     let public_key = ed25519_dalek::SigningKey::from_bytes(&seed).verifying_key().to_bytes().to_vec();
-    let sealed_seed = seal(secret, &kid, &seed)?;
+    let sealed_seed = Seal::new(secret, USE)?.seal(kid.as_bytes(), &seed)?;
     Ok(StoredKey { kid, public_key, sealed_seed, created_at: now, signs_from })
-}
-
-fn sealing_key(secret: &Secret) -> anyhow::Result<LessSafeKey> {
-    derive(secret, b"signing keys", &CHACHA20_POLY1305, |key| LessSafeKey::new(UnboundKey::from(key)))
-}
-
-/// A key for one purpose, derived from `AMPHI_SECRET` (HKDF-SHA256).
-pub(crate) fn derive<L: KeyType, K>(
-    secret: &Secret,
-    purpose: &[u8],
-    kind: L,
-    make: impl FnOnce(Okm<'_, L>) -> K,
-) -> anyhow::Result<K> {
-    let extracted = Salt::new(HKDF_SHA256, b"amphi").extract(secret.expose().as_bytes());
-    let info = [purpose];
-    let derived = extracted.expand(&info, kind).map_err(|_unspecified| anyhow!("a key cannot be derived"))?;
-    Ok(make(derived))
-}
-
-/// Nonce, then the encrypted seed, then its tag; bound to `kid`, so that rows cannot be swapped.
-fn seal(secret: &Secret, kid: &str, seed: &[u8; 32]) -> anyhow::Result<Vec<u8>> {
-    let mut nonce = [0; NONCE_LEN];
-    SystemRandom::new().fill(&mut nonce).map_err(|_unspecified| anyhow!("there is no randomness"))?;
-    let mut text = seed.to_vec();
-    sealing_key(secret)?
-        .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(kid.as_bytes()), &mut text)
-        .map_err(|_unspecified| anyhow!("the signing key cannot be sealed"))?;
-    Ok([&nonce[..], &text].concat())
-}
-
-fn open(secret: &Secret, kid: &str, sealed: &[u8]) -> anyhow::Result<[u8; 32]> {
-    let (nonce, text) = sealed.split_at_checked(NONCE_LEN).context("the sealed key is too short")?;
-    let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_unspecified| anyhow!("the nonce is not one"))?;
-    let mut text = text.to_vec();
-    let seed = sealing_key(secret)?
-        .open_in_place(nonce, Aad::from(kid.as_bytes()), &mut text)
-        .map_err(|_unspecified| anyhow!("it was sealed with another secret"))?;
-    Ok((&*seed).try_into()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_secret_that_sealed_a_key_opens_it_and_only_under_its_name() {
-        let secret = Secret::new("a secret");
-        let sealed = seal(&secret, "k1", &[7; 32]).unwrap();
-
-        assert_eq!(open(&secret, "k1", &sealed).unwrap(), [7; 32]);
-        assert!(open(&Secret::new("another"), "k1", &sealed).is_err());
-        assert!(open(&secret, "k2", &sealed).is_err());
-        assert!(open(&secret, "k1", &[1, 2, 3]).is_err());
-    }
 }

@@ -2,7 +2,8 @@
 //!
 //! - [`domain`]: what an e-mail address, a name and a password may be.
 //! - [`passwords`]: hashing on threads of their own. [`throttle`]: how often somebody may guess.
-//! - [`tokens`]: what a client is given. [`keys`]: signing, sealing the signing keys, and rotating them.
+//! - [`tokens`]: what a client is given. [`keys`]: signing, and rotating the keys.
+//! - [`sealing`]: what follows from `AMPHI_SECRET`.
 //! - [`trust`]: what this instance knows about tokens, and tells every process.
 //! - [`routes`]: the HTTP interface. [`client`]: who sends a request. [`store`]: the tables.
 //! - [`admin`]: the first administrator. [`sweep`]: forgets what has expired.
@@ -16,6 +17,7 @@ mod admin;
 mod client;
 mod keys;
 mod passwords;
+mod sealing;
 mod store;
 mod sweep;
 mod throttle;

@@ -4,13 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use common::{Claims, Secret, SessionId, token};
-use ring::hmac::{self, HMAC_SHA256};
+use ring::hmac;
 use uuid::Uuid;
 
 use crate::App;
 use crate::domain::User;
 use crate::error::AuthError;
-use crate::keys;
+use crate::sealing;
 use crate::store::sessions::Lifetimes;
 
 /// Session id, generation.
@@ -27,7 +27,7 @@ pub(crate) struct RefreshTokens {
 
 impl RefreshTokens {
     pub(crate) fn new(secret: &Secret) -> anyhow::Result<Self> {
-        Ok(Self { key: keys::derive(secret, b"refresh tokens", HMAC_SHA256, |key| hmac::Key::from(key))? })
+        Ok(Self { key: sealing::mac_key(secret, "refresh tokens")? })
     }
 
     pub(crate) fn make(&self, session_id: SessionId, generation: i64) -> String {
