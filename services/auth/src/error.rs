@@ -29,6 +29,14 @@ common::problems! {
     LAST_ADMINISTRATOR = 409 "last-administrator" "Last administrator";
     /// Too many attempts came in a short time. Wait as long as `Retry-After` says; the more attempts, the longer.
     TOO_MANY_ATTEMPTS = 429 "too-many-attempts" "Too many attempts";
+    /// The password is not the caller's. Changes to an account need it again.
+    WRONG_PASSWORD = 403 "wrong-password" "Password wrong";
+    /// The token of the link is none of ours, its time is over, it was used, or a later change has made it void. Ask for
+    /// another mail.
+    LINK_INVALID = 403 "link-invalid" "Link not valid";
+    /// So many mails were sent to this address that no other is for now. Look into the mailbox, and into what it takes for
+    /// spam; try again after `Retry-After`.
+    TOO_MANY_MAILS = 429 "too-many-mails" "Too many mails to this address";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +65,12 @@ pub enum AuthError {
     NotAdministrator,
     #[error("too many attempts; try again in {} s", seconds(*.0))]
     TooManyAttempts(Duration),
+    #[error("the password is wrong")]
+    WrongPassword,
+    #[error("the link is not valid, or not any more; ask for another mail")]
+    LinkInvalid,
+    #[error("enough mails were sent to this address; try again later")]
+    TooManyMails(Duration),
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("too many passwords are waiting to be checked")]
@@ -93,6 +107,9 @@ impl From<AuthError> for Problem {
             AuthError::TooManyAttempts(wait) => {
                 TOO_MANY_ATTEMPTS.say(&error).retry_after(Duration::from_secs(seconds(wait)))
             }
+            AuthError::WrongPassword => WRONG_PASSWORD.say(&error),
+            AuthError::LinkInvalid => LINK_INVALID.say(&error),
+            AuthError::TooManyMails(wait) => TOO_MANY_MAILS.say(&error).retry_after(wait),
             AuthError::Invalid(problem) => problem,
             AuthError::Busy => kinds::UNAVAILABLE
                 .say("many logins are waiting; try again")

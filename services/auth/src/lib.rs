@@ -5,6 +5,7 @@
 //! - [`tokens`]: what a client is given. [`keys`]: signing, and rotating the keys.
 //! - [`sealing`]: what follows from `AMPHI_SECRET`.
 //! - [`trust`]: what this instance knows about tokens, and tells every process.
+//! - [`mail`]: the queue of mails, what they say, and how they leave.
 //! - [`routes`]: the HTTP interface. [`client`]: who sends a request. [`store`]: the tables.
 //! - [`admin`]: the first administrator. [`sweep`]: forgets what has expired.
 
@@ -16,6 +17,7 @@ pub mod routes;
 mod admin;
 mod client;
 mod keys;
+mod mail;
 mod passwords;
 mod sealing;
 mod store;
@@ -30,13 +32,17 @@ use actix_web::web;
 use chassis::db::Pool;
 use chassis::health::Importance;
 use chassis::http::Edge;
-use chassis::{ConfigError, Context, Core, Env, Service, Start};
+use chassis::{ConfigError, Context, Core, Env, Service, Stage, Start};
 use common::SharedClock;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 
-use crate::config::Config;
+use crate::config::{Config, MailConfig};
+use crate::mail::links::Links;
+use crate::mail::post::Post;
+use crate::mail::sender;
 use crate::passwords::Passwords;
 use crate::throttle::Throttle;
 use crate::tokens::RefreshTokens;
@@ -66,6 +72,8 @@ pub(crate) struct App {
     pub(crate) throttle: Throttle,
     pub(crate) refresh_tokens: RefreshTokens,
     pub(crate) trust: Arc<Trust>,
+    pub(crate) links: Links,
+    pub(crate) post: Post,
     /// Cancelled when feeds must end.
     pub(crate) stopping: CancellationToken,
 }
@@ -88,10 +96,18 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         throttle: Throttle::new(context.backplane),
         refresh_tokens: RefreshTokens::new(&config.secret)?,
         trust,
+        links: Links::new(&config.secret)?,
+        post: post(&config.mail, config.stage)?,
         stopping: context.stopping,
         config,
         pool,
         clock: context.clock,
+    });
+    let (told, mail_health) = watch::channel(None);
+    context.tasks.spawn(sender::run(Arc::clone(&app), told, context.tasks.shutdown()));
+    context.health.check("auth.mail", Importance::Helpful, move || {
+        let problem = mail_health.borrow().clone();
+        Box::pin(std::future::ready(problem.map_or(Ok(()), Err)))
     });
     context.tasks.spawn(sweep::run(Arc::clone(&app), context.tasks.shutdown()));
     let data = web::Data::from(Arc::clone(&app));
@@ -106,4 +122,17 @@ fn watch_trust(context: &Context, trust: &Arc<Trust>) {
     let trust = Arc::clone(trust);
     // What is known stays right while nothing can change.
     context.health.check("auth.trust", Importance::Helpful, move || Box::pin(std::future::ready(trust.probe())));
+}
+
+/// How mails leave, as it is configured.
+fn post(config: &MailConfig, stage: Stage) -> anyhow::Result<Post> {
+    match &config.smtp_url {
+        Some(url) => Post::smtp(url.expose()),
+        None => {
+            if stage == Stage::Production {
+                tracing::warn!(folder = %config.folder.display(), "SMTP_URL is not set: mails are written into a folder, nobody gets them");
+            }
+            Ok(Post::Folder(config.folder.clone()))
+        }
+    }
 }

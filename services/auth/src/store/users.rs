@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use common::page::PageQuery;
 use common::{Role, UserId};
 use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use events::{UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 use uuid::Uuid;
@@ -24,6 +25,7 @@ diesel::table! {
         user_suspended_at -> Nullable<Timestamptz>,
         user_suspended_reason -> Nullable<Varchar>,
         user_role_told_until -> Nullable<Timestamptz>,
+        user_email_verified_at -> Nullable<Timestamptz>,
     }
 }
 
@@ -46,6 +48,7 @@ impl NewUser {
             created_at: now,
             updated_at: now,
             suspension: None,
+            email_verified_at: None,
         };
         Self { user, password_hash }
     }
@@ -63,6 +66,7 @@ pub(super) struct UserRow {
     user_updated_at: DateTime<Utc>,
     user_suspended_at: Option<DateTime<Utc>>,
     user_suspended_reason: Option<String>,
+    user_email_verified_at: Option<DateTime<Utc>>,
 }
 
 impl From<UserRow> for User {
@@ -76,6 +80,7 @@ impl From<UserRow> for User {
             created_at: row.user_created_at,
             updated_at: row.user_updated_at,
             suspension: row.user_suspended_at.map(|since| Suspension { since, reason }),
+            email_verified_at: row.user_email_verified_at,
         }
     }
 }
@@ -98,6 +103,7 @@ pub(crate) async fn insert(conn: &mut AsyncPgConnection, new: &NewUser) -> Query
         user_updated_at: user.updated_at,
         user_suspended_at: None,
         user_suspended_reason: None,
+        user_email_verified_at: user.email_verified_at,
     };
     let inserted =
         diesel::insert_into(users::table).values(row).on_conflict(users::user_email).do_nothing().execute(conn).await?;
@@ -218,6 +224,53 @@ pub(crate) async fn reinstate(conn: &mut AsyncPgConnection, user: &User, now: Da
         .await?;
     outbox::enqueue(conn, &UserReinstated { user_id: user.user_id }, now).await?;
     Ok(())
+}
+
+/// The user's address, as it is now.
+pub(crate) async fn find_email(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<Option<String>> {
+    users::table.find(user_id.0).select(users::user_email).first(conn).await.optional()
+}
+
+/// Whose address it is. `email` is in lower case, as [`Email`] has it.
+pub(crate) async fn find_id_by_email(conn: &mut AsyncPgConnection, email: &str) -> QueryResult<Option<UserId>> {
+    let id: Option<Uuid> =
+        users::table.filter(users::user_email.eq(email)).select(users::user_uuid).first(conn).await.optional()?;
+    Ok(id.map(UserId))
+}
+
+/// The user has shown that the address is theirs. The first time counts.
+pub(crate) async fn set_email_verified(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    now: DateTime<Utc>,
+) -> QueryResult<()> {
+    diesel::update(users::table.find(user_id.0))
+        .filter(users::user_email_verified_at.is_null())
+        .set(users::user_email_verified_at.eq(now))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Gives the user another address, which is known to be theirs. `false` when somebody else has it.
+pub(crate) async fn set_email(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    email: &str,
+    now: DateTime<Utc>,
+) -> QueryResult<bool> {
+    let updated = diesel::update(users::table.find(user_id.0))
+        .set((users::user_email.eq(email), users::user_email_verified_at.eq(now), users::user_updated_at.eq(now)))
+        .execute(conn)
+        .await;
+    match updated {
+        Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, info))
+            if info.constraint_name() == Some("users_user_email_key") =>
+        {
+            Ok(false)
+        }
+        updated => updated.map(|_rows| true),
+    }
 }
 
 pub(crate) async fn has_admin(conn: &mut AsyncPgConnection) -> QueryResult<bool> {
