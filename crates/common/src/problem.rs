@@ -241,11 +241,14 @@ impl Invalid {
 
     /// `value`, or a 422 that names every field.
     pub fn or<T>(self, value: T) -> Result<T, Problem> {
-        if self.fields.is_empty() {
-            return Ok(value);
-        }
+        if self.fields.is_empty() { Ok(value) } else { Err(self.problem()) }
+    }
+
+    /// The 422 that names every field.
+    #[must_use]
+    pub fn problem(self) -> Problem {
         let detail = self.fields.iter().map(|(name, reason)| format!("{name} {reason}")).collect::<Vec<_>>().join("; ");
-        Err(kinds::INVALID_FIELDS.say(detail).with("fields", &self.fields))
+        kinds::INVALID_FIELDS.say(detail).with("fields", &self.fields)
     }
 }
 

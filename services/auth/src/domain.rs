@@ -34,6 +34,11 @@ impl Email {
         if is_plain && has_parts && can_be_mailed { Ok(Self(text)) } else { Err("must be an e-mail address") }
     }
 
+    /// The same, of a body whose other fields are looked at elsewhere: a 422 that names it as `field`.
+    pub(crate) fn of_field(field: &'static str, text: &str) -> Result<Self, Problem> {
+        Self::parse(text).map_err(|reason| invalid(field, reason))
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,6 +57,18 @@ pub fn new_password(password: &str) -> Result<Secret, &'static str> {
         true => Ok(Secret::new(password)),
         false => Err("must have from 8 to 128 characters"),
     }
+}
+
+/// The same, of a body whose other fields are looked at elsewhere.
+pub(crate) fn password_of_field(field: &'static str, text: &str) -> Result<Secret, Problem> {
+    new_password(text).map_err(|reason| invalid(field, reason))
+}
+
+/// A 422 that names one field.
+pub(crate) fn invalid(field: &'static str, reason: &str) -> Problem {
+    let mut invalid = Invalid::default();
+    invalid.field(field, reason);
+    invalid.problem()
 }
 
 /// What somebody registers with, checked.

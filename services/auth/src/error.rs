@@ -29,8 +29,26 @@ common::problems! {
     LAST_ADMINISTRATOR = 409 "last-administrator" "Last administrator";
     /// Too many attempts came in a short time. Wait as long as `Retry-After` says; the more attempts, the longer.
     TOO_MANY_ATTEMPTS = 429 "too-many-attempts" "Too many attempts";
-    /// The password is not the caller's. Changes to an account need it again.
-    WRONG_PASSWORD = 403 "wrong-password" "Password wrong";
+    /// The password is right; the account also wants a code of its authenticator. Try again with `totp_code`, or with one of
+    /// the recovery codes as `recovery_code`.
+    TOTP_REQUIRED = 401 "totp-required" "Code of the authenticator missing";
+    /// The password is right; the code is not the one that the authenticator shows now, or was used before.
+    TOTP_WRONG = 401 "totp-wrong" "Code of the authenticator wrong";
+    /// The account is protected by an authenticator already. Take that away first.
+    TOTP_ENABLED = 409 "totp-enabled" "Authenticator set up already";
+    /// The account is protected by no authenticator, or no secret waits for its first code. Ask for a secret first.
+    TOTP_NOT_ENABLED = 409 "totp-not-enabled" "No authenticator set up";
+    /// The caller has shown before that the address is theirs.
+    EMAIL_VERIFIED = 409 "email-verified" "E-mail address confirmed already";
+    /// Nobody can register here. Ask an administrator.
+    REGISTRATION_CLOSED = 403 "registration-closed" "Registration closed";
+    /// Only who is invited can register here. Send the `invitation_code`.
+    INVITATION_REQUIRED = 403 "invitation-required" "Invitation required";
+    /// The invitation is none of ours, its time is over, it was used or withdrawn, it is for another e-mail address, or
+    /// who issued it is no administrator any more.
+    INVITATION_INVALID = 403 "invitation-invalid" "Invitation not valid";
+    /// There is no invitation with this id, or it was withdrawn.
+    NO_SUCH_INVITATION = 404 "no-such-invitation" "No such invitation";
     /// The token of the link is none of ours, its time is over, it was used, or a later change has made it void. Ask for
     /// another mail.
     LINK_INVALID = 403 "link-invalid" "Link not valid";
@@ -65,8 +83,24 @@ pub enum AuthError {
     NotAdministrator,
     #[error("too many attempts; try again in {} s", seconds(*.0))]
     TooManyAttempts(Duration),
-    #[error("the password is wrong")]
-    WrongPassword,
+    #[error("the password is right; send the code of your authenticator too")]
+    TotpRequired,
+    #[error("the code is wrong, or was used before; take the next one")]
+    TotpWrong,
+    #[error("an authenticator is set up already; take it away first")]
+    TotpEnabled,
+    #[error("no authenticator is set up; ask for a secret first")]
+    TotpNotEnabled,
+    #[error("the e-mail address is confirmed already")]
+    EmailVerified,
+    #[error("nobody can register here; ask an administrator")]
+    RegistrationClosed,
+    #[error("only who is invited can register here; send the invitation_code")]
+    InvitationRequired,
+    #[error("the invitation is not valid, or not any more, or not for this e-mail address")]
+    InvitationInvalid,
+    #[error("there is no such invitation")]
+    NoSuchInvitation,
     #[error("the link is not valid, or not any more; ask for another mail")]
     LinkInvalid,
     #[error("enough mails were sent to this address; try again later")]
@@ -77,6 +111,8 @@ pub enum AuthError {
     Busy,
     #[error("a password could not be hashed")]
     Hash(#[source] argon2::password_hash::Error),
+    #[error("a secret could not be sealed or opened")]
+    Seal(#[source] anyhow::Error),
     #[error("a token could not be signed")]
     Sign(#[from] jsonwebtoken::errors::Error),
     #[error("the database failed")]
@@ -107,7 +143,15 @@ impl From<AuthError> for Problem {
             AuthError::TooManyAttempts(wait) => {
                 TOO_MANY_ATTEMPTS.say(&error).retry_after(Duration::from_secs(seconds(wait)))
             }
-            AuthError::WrongPassword => WRONG_PASSWORD.say(&error),
+            AuthError::TotpRequired => TOTP_REQUIRED.say(&error),
+            AuthError::TotpWrong => TOTP_WRONG.say(&error),
+            AuthError::TotpEnabled => TOTP_ENABLED.say(&error),
+            AuthError::TotpNotEnabled => TOTP_NOT_ENABLED.say(&error),
+            AuthError::EmailVerified => EMAIL_VERIFIED.say(&error),
+            AuthError::RegistrationClosed => REGISTRATION_CLOSED.say(&error),
+            AuthError::InvitationRequired => INVITATION_REQUIRED.say(&error),
+            AuthError::InvitationInvalid => INVITATION_INVALID.say(&error),
+            AuthError::NoSuchInvitation => NO_SUCH_INVITATION.say(&error),
             AuthError::LinkInvalid => LINK_INVALID.say(&error),
             AuthError::TooManyMails(wait) => TOO_MANY_MAILS.say(&error).retry_after(wait),
             AuthError::Invalid(problem) => problem,
@@ -115,7 +159,7 @@ impl From<AuthError> for Problem {
                 .say("many logins are waiting; try again")
                 .retry_after(Duration::from_secs(2))
                 .caused_by(error),
-            AuthError::Hash(_) | AuthError::Sign(_) => Self::internal(error),
+            AuthError::Hash(_) | AuthError::Seal(_) | AuthError::Sign(_) => Self::internal(error),
             AuthError::Database(error) => db::query_problem(error),
             AuthError::Pool(error) => db::pool_problem(error),
         }

@@ -14,7 +14,6 @@ use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
 use uuid::Uuid;
 
-use crate::domain::Email;
 use crate::error::AuthError;
 use crate::store::mails;
 
@@ -116,15 +115,15 @@ pub(crate) async fn enqueue(
 pub(crate) async fn enqueue_asked_for(
     conn: &mut AsyncPgConnection,
     purpose: Purpose,
-    to: &Email,
+    to: &str,
     user_id: Option<UserId>,
     now: DateTime<Utc>,
 ) -> Result<(), AuthError> {
-    mails::lock_address(conn, to.as_str()).await?;
-    if let Some(first) = mails::find_first_of(conn, purpose, to.as_str(), now - PERIOD, MOST).await? {
+    mails::lock_address(conn, to).await?;
+    if let Some(first) = mails::find_first_of(conn, purpose, to, now - PERIOD, MOST).await? {
         let wait = (first + PERIOD - now).to_std().unwrap_or_default();
         return Err(AuthError::TooManyMails(wait));
     }
-    mails::insert(conn, &Mail::new(purpose, to.as_str(), user_id, now)).await?;
+    mails::insert(conn, &Mail::new(purpose, to, user_id, now)).await?;
     Ok(())
 }

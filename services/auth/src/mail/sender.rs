@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel_async::AsyncConnection as _;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -117,9 +118,16 @@ async fn send(app: &App, mail: &Mail) -> Result<Result<(), PostError>, AuthError
 /// Whose password is to be reset: looked up here, out of sight of whoever asked.
 async fn find_reader(app: &App, mail: &Mail) -> Result<bool, AuthError> {
     let mut conn = app.pool.get().await?;
-    let Some(user_id) = users::find_id_by_email(&mut conn, &mail.to).await? else { return Ok(false) };
-    mails::set_user(&mut conn, mail.mail_id, user_id).await?;
-    Ok(true)
+    conn.transaction(async |conn| {
+        let Some(user_id) = users::find_id_by_email(conn, &mail.to).await? else { return Ok(false) };
+        // The user before the mail, as everywhere.
+        let is_there = users::lock(conn, user_id).await?.is_some();
+        if is_there {
+            mails::set_user(conn, mail.mail_id, user_id).await?;
+        }
+        Ok(is_there)
+    })
+    .await
 }
 
 /// Forgets mails whose time is over, and says which of them were never sent.

@@ -13,6 +13,7 @@ use crate::App;
 use crate::client::Client;
 use crate::domain::{self, Email, Registration, User};
 use crate::error::AuthError;
+use crate::mail::{self, Purpose};
 use crate::passwords::Verdict;
 use crate::store::users::NewUser;
 use crate::store::{sessions, users};
@@ -62,6 +63,8 @@ pub(crate) struct UserView {
     user_email: String,
     user_fullname: String,
     user_role: Role,
+    /// Whether the user has shown that the address is theirs.
+    user_email_verified: bool,
     user_created_at: DateTime<Utc>,
     user_updated_at: DateTime<Utc>,
     /// Since when the user is shut out; null when they are not.
@@ -77,6 +80,7 @@ impl From<User> for UserView {
             user_email: user.email,
             user_fullname: user.full_name,
             user_role: user.role,
+            user_email_verified: user.email_verified_at.is_some(),
             user_created_at: user.created_at,
             user_updated_at: user.updated_at,
             user_suspended_at: since,
@@ -126,6 +130,7 @@ pub(crate) async fn register(
     let begun = conn
         .transaction(async |conn| {
             let user = users::insert(conn, &new).await?.ok_or(AuthError::EmailTaken)?;
+            mail::enqueue(conn, Purpose::VerifyEmail, user.user_id, now).await?;
             begin_session(&app, conn, user, &client, now).await
         })
         .await?;
@@ -264,6 +269,7 @@ pub(crate) async fn change_password(
         locked.filter(|(_, now)| *now == proved.hash).ok_or(AuthError::BadCredentials)?;
         users::set_password_hash(conn, user.user_id, &hash).await?;
         sessions::end_all_of(conn, user.user_id, Some(caller.session_id), now).await?;
+        mail::enqueue(conn, Purpose::PasswordChanged, user.user_id, now).await?;
         Ok::<_, AuthError>(())
     })
     .await?;

@@ -3,9 +3,12 @@
 mod accounts;
 mod administration;
 mod jwks;
+mod owner;
+mod password_reset;
 mod sessions;
 mod tickets;
 mod trust;
+mod verification;
 
 use actix_web::web;
 use utoipa::OpenApi;
@@ -30,6 +33,11 @@ use utoipa::OpenApi;
         administration::set_role,
         administration::suspend,
         administration::reinstate,
+        password_reset::ask,
+        password_reset::confirm,
+        verification::ask,
+        verification::confirm,
+        verification::change,
         jwks::jwks,
     )
 )]
@@ -58,6 +66,11 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
                 .route(web::put().to(administration::suspend))
                 .route(web::delete().to(administration::reinstate)),
         )
+        .service(web::resource("/api/v1/auth/password-reset").route(web::post().to(password_reset::ask)))
+        .service(web::resource("/api/v1/auth/password-reset/confirm").route(web::post().to(password_reset::confirm)))
+        .service(web::resource("/api/v1/auth/email-verification").route(web::post().to(verification::ask)))
+        .service(web::resource("/api/v1/auth/email-verification/confirm").route(web::post().to(verification::confirm)))
+        .service(web::resource("/api/v1/auth/email").route(web::post().to(verification::change)))
         .service(web::resource("/.well-known/jwks.json").route(web::get().to(jwks::jwks)))
         // For processes of the installation. The gateway does not lead there.
         .service(web::resource(common::trust::PATH).route(web::get().to(trust::feed)))

@@ -156,8 +156,8 @@ pub(crate) async fn set_user(conn: &mut AsyncPgConnection, mail_id: Uuid, user_i
     Ok(())
 }
 
-/// The mail whose link counts now, held until the transaction ends.
-pub(crate) async fn lock_live(
+/// The mail whose link counts now.
+pub(crate) async fn find_live(
     conn: &mut AsyncPgConnection,
     mail_id: Uuid,
     now: DateTime<Utc>,
@@ -166,11 +166,16 @@ pub(crate) async fn lock_live(
         .find(mail_id)
         .filter(mails::mail_expires_at.gt(now))
         .select(MailRow::as_select())
-        .for_update()
         .first(conn)
         .await
         .optional()?;
     Ok(row.and_then(MailRow::mail))
+}
+
+/// Uses the mail's link up. `false` when it does not count any more.
+pub(crate) async fn use_up(conn: &mut AsyncPgConnection, mail_id: Uuid, now: DateTime<Utc>) -> QueryResult<bool> {
+    let live = mails::table.find(mail_id).filter(mails::mail_expires_at.gt(now));
+    Ok(diesel::delete(live).execute(conn).await? == 1)
 }
 
 /// Mails of these purposes to the user are void: they are not sent any more, and their links do not count.

@@ -5,7 +5,7 @@ use testkit::Program;
 use crate::support::{PROGRAM, TestAuth, settings_of, token_of};
 
 /// Every value of every column of every table, as text.
-async fn dump(url: &str) -> String {
+pub(crate) async fn dump(url: &str) -> String {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     let driver = async {
         let tables = client

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::trust::{self, Trust};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
-use testkit::{Program, TestDatabase};
+use testkit::{Program, TestDatabase, eventually};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_amphi-auth");
@@ -106,8 +106,90 @@ impl TestAuth {
         self.post("/api/v1/auth/login").json(&body).send().await.unwrap()
     }
 
+    /// Posts `body` as whoever has `token`; as nobody, when it is empty.
+    pub(crate) async fn send(&self, path: &str, token: &str, body: &Value) -> Response {
+        let request = self.post(path).json(body);
+        let request = if token.is_empty() { request } else { request.bearer_auth(token) };
+        request.send().await.unwrap()
+    }
+
+    /// Registers and returns the token.
+    pub(crate) async fn member(&self, email: &str) -> String {
+        let answer = self.register(email).await;
+        assert_eq!(answer.status(), 201);
+        token_of(answer).await
+    }
+
+    /// Logs the first administrator in and returns the token.
+    pub(crate) async fn administrator(&self) -> String {
+        let announced = self.program.announced("administrator");
+        let password = announced.split_whitespace().nth(2).unwrap();
+        token_of(self.login("admin@amphi.example", password).await).await
+    }
+
+    /// Changes the database behind its back: time passes, say.
+    pub(crate) async fn execute(&self, statement: &str) {
+        let (client, connection) = tokio_postgres::connect(&self.database.url, tokio_postgres::NoTls).await.unwrap();
+        tokio::select! {
+            done = client.batch_execute(statement) => done.unwrap(),
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        }
+    }
+
+    /// The folder where mails are written.
+    pub(crate) fn mails(&self) -> std::path::PathBuf {
+        self.data.path().join("mail")
+    }
+
+    /// The mails to `to` with this subject, once there are `count` or more. The oldest first.
+    pub(crate) async fn mails_to(&self, to: &str, subject: &str, count: usize) -> Vec<Mail> {
+        eventually(&format!("{count} times `{subject}` to {to}"), async || {
+            let found = self.mails_now(to, subject);
+            (found.len() >= count).then_some(found)
+        })
+        .await
+    }
+
+    /// The mails to `to` with this subject that are there now. The oldest first.
+    pub(crate) fn mails_now(&self, to: &str, subject: &str) -> Vec<Mail> {
+        let Ok(folder) = std::fs::read_dir(self.mails()) else { return Vec::new() };
+        let mut paths: Vec<_> = folder.map(|file| file.unwrap().path()).collect();
+        // Their names are UUIDs of version 7.
+        paths.sort();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "eml"));
+        let mails = paths.iter().map(|path| Mail::parse(&std::fs::read_to_string(path).unwrap()));
+        mails.filter(|mail| mail.header("To") == to && mail.header("Subject") == subject).collect()
+    }
+
     pub(crate) async fn me(&self, token: &str) -> Response {
         self.get("/api/v1/auth/me").bearer_auth(token).send().await.unwrap()
+    }
+}
+
+/// A mail as it was sent.
+#[derive(Debug)]
+pub(crate) struct Mail {
+    pub(crate) head: String,
+    /// Both parts, decoded.
+    pub(crate) body: String,
+}
+
+impl Mail {
+    pub(crate) fn parse(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        // Quoted-printable breaks long lines with `=`, and writes `=` as `=3D`.
+        Self { head: head.to_owned(), body: body.replace("=\r\n", "").replace("=3D", "=") }
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let line = self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.unwrap_or_else(|| panic!("no {name} in {}", self.head))
+    }
+
+    /// The token that stands alone in it, for users of the API.
+    pub(crate) fn token(&self) -> &str {
+        let (_, after) = self.body.split_once("Or with this token:").unwrap();
+        after.split_whitespace().next().unwrap()
     }
 }
 
