@@ -113,6 +113,8 @@ pub struct User {
     pub updated_at: DateTime<Utc>,
     /// When the user showed that the address is theirs.
     pub email_verified_at: Option<DateTime<Utc>>,
+    /// Since when logins need a code of an authenticator.
+    pub totp_enabled_at: Option<DateTime<Utc>>,
     /// `None`: active.
     pub suspension: Option<Suspension>,
 }

@@ -5,6 +5,7 @@
 //! - [`tokens`]: what a client is given. [`keys`]: signing, and rotating the keys.
 //! - [`sealing`]: what follows from `AMPHI_SECRET`.
 //! - [`trust`]: what this instance knows about tokens, and tells every process.
+//! - [`totp`]: codes of authenticator apps, and recovery codes.
 //! - [`mail`]: the queue of mails, what they say, and how they leave.
 //! - [`routes`]: the HTTP interface. [`client`]: who sends a request. [`store`]: the tables.
 //! - [`admin`]: the first administrator. [`sweep`]: forgets what has expired.
@@ -24,6 +25,7 @@ mod store;
 mod sweep;
 mod throttle;
 mod tokens;
+mod totp;
 mod trust;
 
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use crate::mail::links::Links;
 use crate::mail::post::Post;
 use crate::mail::sender;
 use crate::passwords::Passwords;
+use crate::sealing::Seal;
 use crate::throttle::Throttle;
 use crate::tokens::RefreshTokens;
 use crate::trust::Trust;
@@ -72,6 +75,8 @@ pub(crate) struct App {
     pub(crate) throttle: Throttle,
     pub(crate) refresh_tokens: RefreshTokens,
     pub(crate) trust: Arc<Trust>,
+    /// Seals the secrets of authenticators.
+    pub(crate) totp_seal: Seal,
     pub(crate) links: Links,
     pub(crate) post: Post,
     /// Cancelled when feeds must end.
@@ -96,6 +101,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         throttle: Throttle::new(context.backplane),
         refresh_tokens: RefreshTokens::new(&config.secret)?,
         trust,
+        totp_seal: Seal::new(&config.secret, "authenticators")?,
         links: Links::new(&config.secret)?,
         post: post(&config.mail, config.stage)?,
         stopping: context.stopping,

@@ -19,6 +19,7 @@ use crate::store::users::NewUser;
 use crate::store::{sessions, users};
 use crate::throttle::Attempt;
 use crate::tokens::AccessToken;
+use crate::totp::{self, SecondFactor};
 
 /// Who registers. The short names without `user_` are understood too.
 #[derive(Deserialize, ToSchema)]
@@ -43,6 +44,8 @@ pub(crate) struct Login {
     #[serde(alias = "password", alias = "userPassword")]
     #[schema(example = "correct horse battery")]
     user_password: String,
+    #[serde(flatten)]
+    second_factor: SecondFactor,
 }
 
 /// The password that is, and the one that shall be.
@@ -65,6 +68,8 @@ pub(crate) struct UserView {
     user_role: Role,
     /// Whether the user has shown that the address is theirs.
     user_email_verified: bool,
+    /// Whether logins need a code of an authenticator.
+    user_totp_enabled: bool,
     user_created_at: DateTime<Utc>,
     user_updated_at: DateTime<Utc>,
     /// Since when the user is shut out; null when they are not.
@@ -81,6 +86,7 @@ impl From<User> for UserView {
             user_fullname: user.full_name,
             user_role: user.role,
             user_email_verified: user.email_verified_at.is_some(),
+            user_totp_enabled: user.totp_enabled_at.is_some(),
             user_created_at: user.created_at,
             user_updated_at: user.updated_at,
             user_suspended_at: since,
@@ -111,6 +117,7 @@ pub(crate) struct LoggedIn {
     request_body = Register,
     responses(
         (status = 201, description = "Registered and logged in", body = LoggedIn),
+        (status = 400, description = "`bad-request`"),
         (status = 409, description = "`email-taken`"),
         (status = 422, description = "`invalid-fields`"),
         (status = 503, description = "`unavailable`: many passwords wait to be hashed"),
@@ -140,7 +147,8 @@ pub(crate) async fn register(
 /// Log in.
 ///
 /// 401 when address and password do not belong together; which of them is wrong is not told. 429 after many attempts, with
-/// the time to wait in `Retry-After`.
+/// the time to wait in `Retry-After`. When address and password are right, and the account is protected by an authenticator,
+/// 401 until a code is right too.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/login",
@@ -148,7 +156,8 @@ pub(crate) async fn register(
     request_body = Login,
     responses(
         (status = 200, description = "Logged in", body = LoggedIn),
-        (status = 401, description = "`bad-credentials`"),
+        (status = 400, description = "`bad-request`"),
+        (status = 401, description = "`bad-credentials`, `totp-required` or `totp-wrong`"),
         (status = 403, description = "`account-suspended`: told only with the right password"),
         (status = 429, description = "`too-many-attempts`"),
         (status = 503, description = "`unavailable`: many passwords wait to be checked"),
@@ -160,7 +169,7 @@ pub(crate) async fn login(
     client: Client,
     body: web::Json<Login>,
 ) -> Result<HttpResponse, AuthError> {
-    let Login { user_email, user_password } = body.into_inner();
+    let Login { user_email, user_password, second_factor } = body.into_inner();
     // What is no address is looked for too: the time must not tell which addresses have accounts.
     let email = Email::parse(&user_email).map(|email| email.to_string()).unwrap_or_default();
     let password = Secret::new(user_password);
@@ -170,6 +179,7 @@ pub(crate) async fn login(
         true => app.passwords.hash(password).await.ok(),
         false => None,
     };
+    second_factor.count_attempt(&app, user.user_id).await?;
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     let begun = conn
@@ -180,12 +190,16 @@ pub(crate) async fn login(
             if let Some(suspension) = user.suspension {
                 return Err(AuthError::AccountSuspended(suspension.reason));
             }
+            if user.totp_enabled_at.is_some() {
+                totp::require(&app, conn, &user, &second_factor, now).await?;
+            }
             if let Some(better_hash) = better_hash {
                 users::set_password_hash(conn, user.user_id, &better_hash).await?;
             }
             begin_session(&app, conn, user, &client, now).await
         })
         .await?;
+    second_factor.succeed(&app, begun.user.user_id).await;
     Ok(begun.answer(&app, HttpResponse::Ok(), SetCookie::Yes))
 }
 

@@ -7,6 +7,7 @@ mod owner;
 mod password_reset;
 mod sessions;
 mod tickets;
+mod totp;
 mod trust;
 mod verification;
 
@@ -38,6 +39,10 @@ use utoipa::OpenApi;
         verification::ask,
         verification::confirm,
         verification::change,
+        totp::begin,
+        totp::confirm,
+        totp::disable,
+        totp::recovery_codes,
         jwks::jwks,
     )
 )]
@@ -71,6 +76,13 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(web::resource("/api/v1/auth/email-verification").route(web::post().to(verification::ask)))
         .service(web::resource("/api/v1/auth/email-verification/confirm").route(web::post().to(verification::confirm)))
         .service(web::resource("/api/v1/auth/email").route(web::post().to(verification::change)))
+        .service(
+            web::resource("/api/v1/auth/totp")
+                .route(web::post().to(totp::begin))
+                .route(web::delete().to(totp::disable)),
+        )
+        .service(web::resource("/api/v1/auth/totp/confirm").route(web::post().to(totp::confirm)))
+        .service(web::resource("/api/v1/auth/totp/recovery-codes").route(web::post().to(totp::recovery_codes)))
         .service(web::resource("/.well-known/jwks.json").route(web::get().to(jwks::jwks)))
         // For processes of the installation. The gateway does not lead there.
         .service(web::resource(common::trust::PATH).route(web::get().to(trust::feed)))

@@ -4,5 +4,6 @@ pub(crate) mod mails;
 pub(crate) mod sessions;
 pub(crate) mod signing_keys;
 pub(crate) mod tickets;
+pub(crate) mod totp;
 pub(crate) mod trust;
 pub(crate) mod users;

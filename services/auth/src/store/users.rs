@@ -26,6 +26,9 @@ diesel::table! {
         user_suspended_reason -> Nullable<Varchar>,
         user_role_told_until -> Nullable<Timestamptz>,
         user_email_verified_at -> Nullable<Timestamptz>,
+        user_totp_secret -> Nullable<Bytea>,
+        user_totp_enabled_at -> Nullable<Timestamptz>,
+        user_totp_last_step -> BigInt,
     }
 }
 
@@ -49,6 +52,7 @@ impl NewUser {
             updated_at: now,
             suspension: None,
             email_verified_at: None,
+            totp_enabled_at: None,
         };
         Self { user, password_hash }
     }
@@ -67,6 +71,7 @@ pub(super) struct UserRow {
     user_suspended_at: Option<DateTime<Utc>>,
     user_suspended_reason: Option<String>,
     user_email_verified_at: Option<DateTime<Utc>>,
+    user_totp_enabled_at: Option<DateTime<Utc>>,
 }
 
 impl From<UserRow> for User {
@@ -81,6 +86,7 @@ impl From<UserRow> for User {
             updated_at: row.user_updated_at,
             suspension: row.user_suspended_at.map(|since| Suspension { since, reason }),
             email_verified_at: row.user_email_verified_at,
+            totp_enabled_at: row.user_totp_enabled_at,
         }
     }
 }
@@ -104,6 +110,7 @@ pub(crate) async fn insert(conn: &mut AsyncPgConnection, new: &NewUser) -> Query
         user_suspended_at: None,
         user_suspended_reason: None,
         user_email_verified_at: user.email_verified_at,
+        user_totp_enabled_at: user.totp_enabled_at,
     };
     let inserted =
         diesel::insert_into(users::table).values(row).on_conflict(users::user_email).do_nothing().execute(conn).await?;

@@ -18,5 +18,6 @@ mod smtp;
 mod support;
 mod throttling;
 mod tickets;
+mod totp;
 mod trust;
 mod verification;
