@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamEnded, StreamWentLive, UserRegistered};
-use crate::{UserReinstated, UserRoleChanged, UserSuspended};
+use crate::{UserDeleted, UserReinstated, UserRoleChanged, UserSuspended};
 
 /// The document: a channel and a message for every event, and an operation for every queue that receives it.
 ///
@@ -86,6 +86,7 @@ fn all() -> Vec<Described> {
         describe::<UserSuspended>(),
         describe::<UserReinstated>(),
         describe::<UserRoleChanged>(),
+        describe::<UserDeleted>(),
         describe::<StreamWentLive>(),
         describe::<StreamEnded>(),
         describe::<RecordingReady>(),

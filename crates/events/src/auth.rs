@@ -72,6 +72,21 @@ impl Event for UserRoleChanged {
     }
 }
 
+/// A user is no more: the account was deleted. Whoever keeps anything about the user forgets it. Published once per user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserDeleted {
+    pub user_id: UserId,
+}
+
+impl Event for UserDeleted {
+    const NAME: &'static str = "auth.user.deleted.v1";
+    const SUMMARY: &'static str = "A user deleted the account.";
+
+    fn example() -> Self {
+        Self { user_id: example_user() }
+    }
+}
+
 fn example_user() -> UserId {
     UserId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001))
 }

@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, Utc};
 use common::BroadcastId;
+use diesel::QueryResult;
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use events::{EndReason, RecordingReady, StreamEnded, StreamWentLive};
 use uuid::Uuid;
@@ -248,7 +249,7 @@ pub(crate) async fn end(
     broadcast: &Broadcast,
     reason: EndReason,
     now: DateTime<Utc>,
-) -> Result<(), StreamError> {
+) -> QueryResult<()> {
     // Clocks of instances differ a little; an end is never before its beginning.
     let ended_at = now.max(broadcast.started_at);
     broadcasts::end(conn, broadcast.id, reason, ended_at).await?;

@@ -64,11 +64,12 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let app = Arc::new(App { config, pool, clock: context.clock, cache });
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
+    let names = names::Names { clock: app.clock.clone() };
     let data = web::Data::from(app);
     Ok(chassis::App::new(move |service| {
         service.app_data(data.clone());
         routes::configure(service);
     })
-    .consume("stream.users", names::Names)
+    .consume("stream.users", names)
     .announce(vec![("publish to", format!("{ingest}/<stream key>"))]))
 }

@@ -147,6 +147,24 @@ pub(crate) async fn lock(conn: &mut AsyncPgConnection, id: StreamId) -> QueryRes
     Ok(row.map(|row| row.named(None)))
 }
 
+/// All streams of the user, held until the transaction ends.
+pub(crate) async fn lock_all_of(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<Vec<Stream>> {
+    let rows: Vec<StreamRow> = streams::table
+        .filter(streams::user_id.eq(user_id.0))
+        .order(streams::id)
+        .select(StreamRow::as_select())
+        .for_update()
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|row| row.named(None)).collect())
+}
+
+/// Deletes all streams of the user, and with them their broadcasts and recordings.
+pub(crate) async fn delete_all_of(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<()> {
+    diesel::delete(streams::table).filter(streams::user_id.eq(user_id.0)).execute(conn).await?;
+    Ok(())
+}
+
 /// The stream with this key, held until the transaction ends.
 pub(crate) async fn lock_by_key(conn: &mut AsyncPgConnection, key: &StreamKey) -> QueryResult<Option<Stream>> {
     let row: Option<StreamRow> = streams::table

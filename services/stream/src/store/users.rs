@@ -22,3 +22,9 @@ pub(crate) async fn put(conn: &mut AsyncPgConnection, user_id: UserId, full_name
         .await?;
     Ok(())
 }
+
+/// Forgets the user's name.
+pub(crate) async fn forget(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<()> {
+    diesel::delete(users::table.find(user_id.0)).execute(conn).await?;
+    Ok(())
+}

@@ -4,6 +4,7 @@
 
 mod broadcasts;
 mod callbacks;
+mod deleted_users;
 mod faults;
 mod streams;
 mod support;
