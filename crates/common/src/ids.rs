@@ -69,6 +69,8 @@ uuid_ids! {
     UserId;
     /// A login of a user: what a token belongs to and what a logout ends.
     SessionId;
+    /// An invitation to register.
+    InvitationId;
     /// An event: what a consumer remembers so that the event takes effect once.
     EventId;
 }

@@ -24,7 +24,7 @@ pub mod verifier;
 mod remembered;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
-pub use ids::{BroadcastId, EventId, SessionId, StreamId, UserId};
+pub use ids::{BroadcastId, EventId, InvitationId, SessionId, StreamId, UserId};
 pub use page::{Page, PageQuery};
 pub use problem::{Invalid, Kind, Problem};
 pub use secret::Secret;

@@ -8,7 +8,9 @@ use chassis::env::{Origin, Value};
 use chassis::{ConfigError, Core, Env, Stage};
 use common::Secret;
 use lettre::message::Mailbox;
+use serde::Serialize;
 use url::{Host, Url};
+use utoipa::ToSchema;
 
 /// A token lives at most this long: a year.
 const LONGEST_HOURS: u32 = 365 * 24;
@@ -29,6 +31,8 @@ pub struct Config {
     pub admin_email: String,
     /// `AMPHI_ADMIN_PASSWORD`: generated and shown once if it is not set; production must set it.
     pub admin_password: Option<Secret>,
+    /// `REGISTRATION`: who may make an account.
+    pub registration: Registration,
     /// How mails are sent.
     pub mail: MailConfig,
     /// Where the links in mails lead.
@@ -77,10 +81,40 @@ impl Config {
                 "development: generated, and shown once; production: required",
                 "The password of the first administrator.",
             )?,
+            registration: env.read(
+                "REGISTRATION",
+                "open",
+                "Who may register: everybody (`open`), who is invited by an administrator (`invitation`), nobody (`closed`).",
+            )?,
             mail: MailConfig::from_env(env, core)?,
             public_url: core.public_url.clone(),
             stage: core.stage,
         })
+    }
+}
+
+/// Who may make an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Registration {
+    /// Everybody.
+    Open,
+    /// Who is invited.
+    Invitation,
+    /// Nobody.
+    Closed,
+}
+
+impl Value for Registration {
+    const EXPECTS: &'static str = "open, invitation or closed";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "open" => Some(Self::Open),
+            "invitation" => Some(Self::Invitation),
+            "closed" => Some(Self::Closed),
+            _ => None,
+        }
     }
 }
 

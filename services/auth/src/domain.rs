@@ -3,12 +3,12 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use common::{Invalid, Problem, Role, Secret, UserId};
+use common::{Invalid, InvitationId, Problem, Role, Secret, UserId};
 
 /// As the table of 003 has it, in characters.
 const LONGEST_TEXT: usize = 100;
 /// NIST SP 800-63B: at least 8, and long passphrases are welcome.
-const PASSWORD_LENGTHS: std::ops::RangeInclusive<usize> = 8..=128;
+pub(crate) const PASSWORD_LENGTHS: std::ops::RangeInclusive<usize> = 8..=128;
 
 /// An e-mail address in lower case: one address is one account, however it is typed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +125,22 @@ pub struct Suspension {
     pub since: DateTime<Utc>,
     /// As the administrator wrote it, for the user too.
     pub reason: String,
+}
+
+/// What lets somebody register.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invitation {
+    pub(crate) invitation_id: InvitationId,
+    /// `None` once that account is deleted.
+    pub(crate) invited_by: Option<UserId>,
+    /// Whom it is for; `None`: whoever has the code.
+    pub(crate) email: Option<String>,
+    /// What they become.
+    pub(crate) role: Role,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) expires_at: DateTime<Utc>,
+    pub(crate) used_at: Option<DateTime<Utc>>,
+    pub(crate) used_by: Option<UserId>,
 }
 
 #[cfg(test)]

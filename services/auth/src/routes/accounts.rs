@@ -4,7 +4,7 @@ use actix_web::cookie::{Cookie, SameSite, time};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chassis::Stage;
 use chrono::{DateTime, Utc};
-use common::{Caller, Invalid, Role, Secret, SessionId, UserId, token};
+use common::{Caller, Role, Secret, SessionId, UserId, token};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -15,8 +15,10 @@ use crate::domain::{self, Email, Registration, User};
 use crate::error::AuthError;
 use crate::mail::{self, Purpose};
 use crate::passwords::Verdict;
+use crate::routes::invitations;
+use crate::routes::owner::Owner;
 use crate::store::users::NewUser;
-use crate::store::{sessions, users};
+use crate::store::{self, sessions, users};
 use crate::throttle::Attempt;
 use crate::tokens::AccessToken;
 use crate::totp::{self, SecondFactor};
@@ -33,6 +35,9 @@ pub(crate) struct Register {
     #[serde(alias = "fullname", alias = "userFullname")]
     #[schema(min_length = 1, max_length = 100, example = "Ana Silva")]
     user_fullname: String,
+    /// What an administrator gave or sent them. Needed where registration is by invitation.
+    #[serde(alias = "invitationCode")]
+    invitation_code: Option<String>,
 }
 
 /// Who logs in. The short names without `user_` are understood too.
@@ -109,7 +114,8 @@ pub(crate) struct LoggedIn {
 
 /// Make an account and log in.
 ///
-/// 409 when the e-mail address is taken; 422 names every field that is not valid.
+/// 403 when nobody may, or only who is invited; 409 when the e-mail address is taken; 422 names every field that is not
+/// valid.
 #[utoipa::path(
     post,
     path = "/api/v1/auth/register",
@@ -118,6 +124,7 @@ pub(crate) struct LoggedIn {
     responses(
         (status = 201, description = "Registered and logged in", body = LoggedIn),
         (status = 400, description = "`bad-request`"),
+        (status = 403, description = "`registration-closed`, `invitation-required` or `invitation-invalid`"),
         (status = 409, description = "`email-taken`"),
         (status = 422, description = "`invalid-fields`"),
         (status = 503, description = "`unavailable`: many passwords wait to be hashed"),
@@ -129,14 +136,23 @@ pub(crate) async fn register(
     client: Client,
     body: web::Json<Register>,
 ) -> Result<HttpResponse, AuthError> {
+    let invitation_id = invitations::of_code(&app, body.invitation_code.as_deref())?;
     let registration = Registration::parse(&body.user_email, &body.user_password, &body.user_fullname)?;
     let hash = app.passwords.hash(registration.password.clone()).await?;
     let now = app.clock.now();
-    let new = NewUser::new(&registration, hash, Role::Member, now);
     let mut conn = app.pool.get().await?;
     let begun = conn
         .transaction(async |conn| {
+            let invitation = match invitation_id {
+                Some(id) => Some(invitations::lock_for(conn, id, &registration.email, now).await?),
+                None => None,
+            };
+            let role = invitation.as_ref().map_or(Role::Member, |invitation| invitation.role);
+            let new = NewUser::new(&registration, hash, role, now);
             let user = users::insert(conn, &new).await?.ok_or(AuthError::EmailTaken)?;
+            if let Some(invitation) = invitation {
+                store::invitations::set_used(conn, invitation.invitation_id, user.user_id, now).await?;
+            }
             mail::enqueue(conn, Purpose::VerifyEmail, user.user_id, now).await?;
             begin_session(&app, conn, user, &client, now).await
         })
@@ -220,9 +236,7 @@ pub(crate) async fn logout(app: web::Data<App>, caller: Option<Caller>) -> Resul
         let mut conn = app.pool.get().await?;
         conn.transaction(async |conn| sessions::end(conn, caller.session_id, now).await).await?;
     }
-    let mut gone = cookie(&app, String::new(), time::Duration::ZERO);
-    gone.make_removal();
-    Ok(HttpResponse::NoContent().cookie(gone).finish())
+    Ok(HttpResponse::NoContent().cookie(no_cookie(&app)).finish())
 }
 
 /// Who am I?
@@ -266,21 +280,14 @@ pub(crate) async fn change_password(
     body: web::Json<ChangePassword>,
 ) -> Result<HttpResponse, AuthError> {
     let ChangePassword { current_password, new_password } = body.into_inner();
-    let mut invalid = Invalid::default();
-    let new_password = domain::new_password(&new_password).unwrap_or_else(|reason| {
-        invalid.field("new_password", reason);
-        Secret::new("")
-    });
-    let new_password = invalid.or(new_password)?;
-    let user = live_user(&app, &mut *app.pool.get().await?, &caller).await?;
-    let proved = prove(&app, &client, &user.email, Secret::new(current_password)).await?;
+    let new_password = domain::password_of_field("new_password", &new_password)?;
+    let owner = Owner::prove(&app, &caller, &client, &current_password).await?;
     let hash = app.passwords.hash(new_password).await?;
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     conn.transaction(async |conn| {
-        let locked = users::lock(conn, user.user_id).await?;
         // Of two changes at once, the second was not asked with the password that is.
-        locked.filter(|(_, now)| *now == proved.hash).ok_or(AuthError::BadCredentials)?;
+        let user = owner.lock(conn).await?;
         users::set_password_hash(conn, user.user_id, &hash).await?;
         sessions::end_all_of(conn, user.user_id, Some(caller.session_id), now).await?;
         mail::enqueue(conn, Purpose::PasswordChanged, user.user_id, now).await?;
@@ -394,6 +401,13 @@ impl Begun {
             user: self.user.into(),
         })
     }
+}
+
+/// What takes the cookie away.
+pub(super) fn no_cookie(app: &App) -> Cookie<'static> {
+    let mut gone = cookie(app, String::new(), time::Duration::ZERO);
+    gone.make_removal();
+    gone
 }
 
 /// The cookie of 000 §2.2, which lives as long as the token in it.

@@ -221,16 +221,18 @@ async fn change(app: &App, caller: &Caller, user_id: UserId, change: Change<'_>)
     .await
 }
 
-async fn ensure_admin(app: &App, conn: &mut AsyncPgConnection, caller: &Caller) -> Result<(), AuthError> {
+/// The caller, if they are an administrator now, whatever the token says.
+pub(super) async fn ensure_admin(app: &App, conn: &mut AsyncPgConnection, caller: &Caller) -> Result<User, AuthError> {
     let user = sessions::find_live_user(conn, caller.session_id, app.clock.now()).await?;
-    match user.ok_or(AuthError::SessionEnded)?.role {
-        Role::Admin => Ok(()),
+    let user = user.ok_or(AuthError::SessionEnded)?;
+    match user.role {
+        Role::Admin => Ok(user),
         Role::Member => Err(AuthError::NotAdministrator),
     }
 }
 
 /// Somebody else can manage the installation, if this user cannot any more.
-async fn ensure_not_last(conn: &mut AsyncPgConnection, user: &User) -> Result<(), AuthError> {
+pub(super) async fn ensure_not_last(conn: &mut AsyncPgConnection, user: &User) -> Result<(), AuthError> {
     let is_active_admin = user.role == Role::Admin && user.suspension.is_none();
     if is_active_admin && !users::has_other_admin(conn, user.user_id).await? {
         return Err(AuthError::LastAdministrator);

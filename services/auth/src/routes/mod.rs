@@ -2,7 +2,10 @@
 
 mod accounts;
 mod administration;
+mod config;
+mod invitations;
 mod jwks;
+mod own_account;
 mod owner;
 mod password_reset;
 mod sessions;
@@ -39,6 +42,12 @@ use utoipa::OpenApi;
         verification::ask,
         verification::confirm,
         verification::change,
+        own_account::export,
+        own_account::delete,
+        config::config,
+        invitations::create,
+        invitations::list,
+        invitations::withdraw,
         totp::begin,
         totp::confirm,
         totp::disable,
@@ -53,7 +62,6 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(web::resource("/api/v1/auth/register").route(web::post().to(accounts::register)))
         .service(web::resource("/api/v1/auth/login").route(web::post().to(accounts::login)))
         .service(web::resource("/api/v1/auth/logout").route(web::post().to(accounts::logout)))
-        .service(web::resource("/api/v1/auth/me").route(web::get().to(accounts::me)))
         .service(web::resource("/api/v1/auth/password").route(web::post().to(accounts::change_password)))
         .service(web::resource("/api/v1/auth/refresh").route(web::post().to(sessions::refresh)))
         .service(
@@ -71,11 +79,24 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
                 .route(web::put().to(administration::suspend))
                 .route(web::delete().to(administration::reinstate)),
         )
+        .service(
+            web::resource("/api/v1/auth/me")
+                .route(web::get().to(accounts::me))
+                .route(web::delete().to(own_account::delete)),
+        )
+        .service(web::resource("/api/v1/auth/me/export").route(web::get().to(own_account::export)))
         .service(web::resource("/api/v1/auth/password-reset").route(web::post().to(password_reset::ask)))
         .service(web::resource("/api/v1/auth/password-reset/confirm").route(web::post().to(password_reset::confirm)))
         .service(web::resource("/api/v1/auth/email-verification").route(web::post().to(verification::ask)))
         .service(web::resource("/api/v1/auth/email-verification/confirm").route(web::post().to(verification::confirm)))
         .service(web::resource("/api/v1/auth/email").route(web::post().to(verification::change)))
+        .service(web::resource("/api/v1/auth/config").route(web::get().to(config::config)))
+        .service(
+            web::resource("/api/v1/auth/invitations")
+                .route(web::post().to(invitations::create))
+                .route(web::get().to(invitations::list)),
+        )
+        .service(web::resource("/api/v1/auth/invitations/{id}").route(web::delete().to(invitations::withdraw)))
         .service(
             web::resource("/api/v1/auth/totp")
                 .route(web::post().to(totp::begin))

@@ -28,6 +28,20 @@ pub(crate) struct SessionView {
     session_expires_at: DateTime<Utc>,
 }
 
+impl SessionView {
+    pub(super) fn of(session: sessions::Session, caller: &Caller) -> Self {
+        Self {
+            session_id: SessionId(session.session_id),
+            is_current: session.session_id == caller.session_id.0,
+            session_user_agent: session.session_user_agent,
+            session_address: session.session_address,
+            session_created_at: session.session_created_at,
+            session_last_seen_at: session.session_last_seen_at,
+            session_expires_at: session.session_expires_at,
+        }
+    }
+}
+
 /// The caller's sessions.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct SessionsView {
@@ -62,15 +76,7 @@ pub(crate) async fn list(app: web::Data<App>, caller: Caller) -> Result<web::Jso
     let mut conn = app.pool.get().await?;
     let user = live_user(&app, &mut conn, &caller).await?;
     let sessions = sessions::of_user(&mut conn, user.user_id, app.clock.now()).await?;
-    let view = |session: sessions::Session| SessionView {
-        session_id: SessionId(session.session_id),
-        is_current: session.session_id == caller.session_id.0,
-        session_user_agent: session.session_user_agent,
-        session_address: session.session_address,
-        session_created_at: session.session_created_at,
-        session_last_seen_at: session.session_last_seen_at,
-        session_expires_at: session.session_expires_at,
-    };
+    let view = |session| SessionView::of(session, &caller);
     Ok(web::Json(SessionsView { sessions: sessions.into_iter().map(view).collect() }))
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct ChangeEmail {
     security(("cookie" = []), ("bearer" = [])),
     responses(
         (status = 202, description = "A mail is on its way"),
-        (status = 401, description = "`token-missing`, `token-invalid`, `token-expired` or `session-ended`"),
+        (status = 401, description = "`session-ended`, or no token"),
         (status = 409, description = "`email-verified`"),
         (status = 429, description = "`too-many-mails`"),
     )

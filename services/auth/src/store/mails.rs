@@ -195,9 +195,14 @@ pub(crate) async fn delete(conn: &mut AsyncPgConnection, mail_id: Uuid) -> Query
     Ok(())
 }
 
-/// Forgets every mail to this address.
-pub(crate) async fn delete_to(conn: &mut AsyncPgConnection, to: &str) -> QueryResult<()> {
-    diesel::delete(mails::table).filter(mails::mail_to.eq(to)).execute(conn).await?;
+/// Forgets mails of this purpose to the address of which nobody has looked up whose they are.
+pub(crate) async fn delete_unclaimed(conn: &mut AsyncPgConnection, purpose: Purpose, to: &str) -> QueryResult<()> {
+    diesel::delete(mails::table)
+        .filter(mails::mail_to.eq(to))
+        .filter(mails::mail_purpose.eq(purpose.text()))
+        .filter(mails::user_uuid.is_null())
+        .execute(conn)
+        .await?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The tables of the schema `auth`. A connection in, domain types out.
 
+pub(crate) mod invitations;
 pub(crate) mod mails;
 pub(crate) mod sessions;
 pub(crate) mod signing_keys;

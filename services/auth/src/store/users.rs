@@ -6,7 +6,7 @@ use common::{Role, UserId};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use events::{UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
+use events::{UserDeleted, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 use uuid::Uuid;
 
 use crate::domain::{Registration, Suspension, User};
@@ -297,5 +297,12 @@ pub(crate) async fn has_other_admin(conn: &mut AsyncPgConnection, user_id: UserI
 /// Until the transaction ends, nobody else changes who the administrators are. Before any user is locked.
 pub(crate) async fn lock_admins(conn: &mut AsyncPgConnection) -> QueryResult<()> {
     diesel::sql_query(format!("select pg_advisory_xact_lock({ADMINS_LOCK})")).execute(conn).await?;
+    Ok(())
+}
+
+/// Forgets the account, which is locked, and tells everybody. Its sessions must have ended: their rows go with it.
+pub(crate) async fn delete(conn: &mut AsyncPgConnection, user_id: UserId, now: DateTime<Utc>) -> QueryResult<()> {
+    diesel::delete(users::table.find(user_id.0)).execute(conn).await?;
+    outbox::enqueue(conn, &UserDeleted { user_id }, now).await?;
     Ok(())
 }

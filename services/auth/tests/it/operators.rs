@@ -6,12 +6,18 @@ use crate::support::{PROGRAM, TestAuth, settings_of, token_of};
 
 /// Every value of every column of every table, as text.
 pub(crate) async fn dump(url: &str) -> String {
+    dump_of(url, "").await
+}
+
+/// The same of one schema.
+pub(crate) async fn dump_of(url: &str, schema: &str) -> String {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
     let driver = async {
         let tables = client
             .query(
-                "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname !~ '^pg_|^information'",
-                &[],
+                "select format('%I.%I', schemaname, tablename) from pg_tables where schemaname !~ '^pg_|^information'
+                   and $1::text in ('', schemaname::text)",
+                &[&schema],
             )
             .await
             .unwrap();

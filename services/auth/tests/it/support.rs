@@ -136,6 +136,11 @@ impl TestAuth {
         }
     }
 
+    /// Where the program keeps what is not in the database.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
     /// The folder where mails are written.
     pub(crate) fn mails(&self) -> std::path::PathBuf {
         self.data.path().join("mail")
