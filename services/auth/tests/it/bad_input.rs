@@ -41,7 +41,7 @@ async fn an_unknown_path_and_a_wrong_method_are_problems_too() {
 #[tokio::test]
 async fn a_login_with_anything_in_it_is_refused_and_nothing_breaks() {
     let auth = TestAuth::start().await;
-    for email in ["", "\u{0}", "' or 1=1 --", "a@b.c\u{0}", &"x".repeat(5000), "🦀@🦀.🦀"] {
+    for email in ["", "\u{0}", "' or 1=1 --", "a@b.c\u{0}", &"x".repeat(5000), "zoë@exämple.org"] {
         problem(auth.login(email, "\u{0}password").await, 401, "bad-credentials").await;
     }
 }

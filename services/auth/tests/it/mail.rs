@@ -1,10 +1,10 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::{Value, json};
-use testkit::eventually;
+use testkit::{Program, eventually};
 
 use crate::smtp::MailServer;
-use crate::support::{TestAuth, problem};
+use crate::support::{PROGRAM, TestAuth, problem, settings_of};
 
 const SUBJECT: &str = "Confirm your e-mail address";
 
@@ -33,6 +33,36 @@ async fn without_a_mail_server_mails_are_written_for_their_owner_alone_and_the_l
     assert_eq!(mode(&file), 0o600);
     eventually("the log names the file", async || auth.program.output().contains(file.to_str()?).then_some(())).await;
     assert!(!auth.program.output().contains(mail.token()), "{}", auth.program.output());
+}
+
+#[tokio::test]
+async fn production_without_a_mail_server_starts_and_says_so_once() {
+    let auth = TestAuth::with(&[
+        ("AMPHI_ENV", "production"),
+        ("AMPHI_SECRET", "5b1c0f39a7de42d8b6f1c2a9"),
+        ("AMPHI_ADMIN_PASSWORD", "e2c1a7b90d4f4c55"),
+    ])
+    .await;
+    assert_eq!(auth.program.output().matches("SMTP_URL is not set").count(), 1, "{}", auth.program.output());
+}
+
+#[tokio::test]
+async fn a_mail_server_that_cannot_be_read_is_refused_without_showing_its_password() {
+    let database = testkit::database().await;
+    let data = tempfile::tempdir().unwrap();
+    let given = |settings: &[(&'static str, &str)]| {
+        let mut all = settings_of(&database.url, data.path());
+        all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        let (status, output) = Program::spawn(PROGRAM, &[], &all).wait();
+        assert!(!status.success() && !output.contains("hunter2"), "{output}");
+        output
+    };
+    let wrong = given(&[("SMTP_URL", "smtp://ana:hunter2@"), ("MAIL_FROM", "amphi@example.org")]);
+    assert!(wrong.contains("SMTP_URL: expected the address of a mail server"), "{wrong}");
+    let anonymous = given(&[("SMTP_URL", "smtp://ana:hunter2@mail.example.org")]);
+    assert!(anonymous.contains("MAIL_FROM: expected an e-mail address"), "{anonymous}");
+    let nobody = given(&[("MAIL_FROM", "nobody")]);
+    assert!(nobody.contains("MAIL_FROM: expected an e-mail address"), "{nobody}");
 }
 
 #[tokio::test]

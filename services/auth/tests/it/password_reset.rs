@@ -80,6 +80,18 @@ async fn an_address_gets_no_more_mails_than_its_share_known_or_not() {
 }
 
 #[tokio::test]
+async fn whoever_changes_the_password_is_told_by_mail() {
+    let auth = TestAuth::start().await;
+    let ana = auth.member("ana@example.org").await;
+    let body = json!({"current_password": "correct horse", "new_password": "another horse"});
+
+    assert_eq!(auth.send("/api/v1/auth/password", &ana, &body).await.status(), 204);
+
+    let mail = auth.mails_to("ana@example.org", "Your password was changed", 1).await.remove(0);
+    assert!(!mail.body.contains("token") && !mail.body.contains("horse"), "{}", mail.body);
+}
+
+#[tokio::test]
 async fn nobody_asks_for_the_mails_of_a_whole_town() {
     let auth = TestAuth::start().await;
     let from = async |place: &str, number: usize| {
