@@ -39,7 +39,11 @@ pub(crate) struct AskForReset {
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct ConfirmReset {
     /// From the link in the mail.
-    #[schema(example = "AZI2m0w9f3K5d8Xv1n4tqkF6mR2yTz0bWcP7uJhLsEoGvQxN3iDaYrVtKf5wZ1e8")]
+    #[schema(
+        min_length = 64,
+        max_length = 64,
+        example = "AZI2m0w9f3K5d8Xv1n4tqkF6mR2yTz0bWcP7uJhLsEoGvQxN3iDaYrVtKf5wZ1e8"
+    )]
     token: String,
     #[serde(alias = "newPassword")]
     #[schema(min_length = 8, max_length = 128, example = "another horse battery")]

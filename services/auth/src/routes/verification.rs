@@ -19,7 +19,11 @@ use crate::store::{mails, users};
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct ConfirmEmail {
     /// From the link in the mail.
-    #[schema(example = "AZI2m0w9f3K5d8Xv1n4tqkF6mR2yTz0bWcP7uJhLsEoGvQxN3iDaYrVtKf5wZ1e8")]
+    #[schema(
+        min_length = 64,
+        max_length = 64,
+        example = "AZI2m0w9f3K5d8Xv1n4tqkF6mR2yTz0bWcP7uJhLsEoGvQxN3iDaYrVtKf5wZ1e8"
+    )]
     token: String,
 }
 
