@@ -17,6 +17,7 @@ mod retries;
 mod revocation;
 mod routes;
 mod support;
+mod tickets;
 mod tls;
 mod upgrades;
 mod upstreams;
