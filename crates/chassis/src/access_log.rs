@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -28,7 +29,7 @@ pub struct Entry<'a> {
     pub route: &'a str,
     pub status: u16,
     /// To the head of the answer: a body may go on for hours.
-    pub took_ms: f64,
+    pub took: Duration,
     pub client: Option<std::net::IpAddr>,
     pub request_id: &'a str,
 }
@@ -90,7 +91,10 @@ fn json(line: &mut String, entry: &Entry<'_>) -> fmt::Result {
     quoted(line, entry.path);
     line.push_str(",\"route\":");
     quoted(line, entry.route);
-    write!(line, ",\"status\":{},\"took_ms\":{:.3}", entry.status, entry.took_ms)?;
+    line.push_str(",\"status\":");
+    number(line, entry.status.into(), 3);
+    line.push_str(",\"took_ms\":");
+    milliseconds(line, entry.took);
     if let Some(client) = entry.client {
         write!(line, ",\"client\":\"{client}\"")?;
     }
@@ -106,7 +110,10 @@ fn text(line: &mut String, entry: &Entry<'_>) -> fmt::Result {
     quoted(line, entry.path);
     line.push_str(" route=");
     quoted(line, entry.route);
-    write!(line, " status={} took_ms={:.3}", entry.status, entry.took_ms)?;
+    line.push_str(" status=");
+    number(line, entry.status.into(), 3);
+    line.push_str(" took_ms=");
+    milliseconds(line, entry.took);
     if let Some(client) = entry.client {
         write!(line, " client={client}")?;
     }
@@ -125,8 +132,32 @@ fn time(line: &mut String, at: DateTime<Utc>) -> fmt::Result {
             write!(text, "{}", at.format("%Y-%m-%dT%H:%M:%S"))?;
         }
         line.push_str(text);
-        write!(line, ".{:06}Z", at.timestamp_subsec_micros())
+        line.push('.');
+        number(line, at.timestamp_subsec_micros().into(), 6);
+        line.push('Z');
+        Ok(())
     })
+}
+
+/// With three digits behind the point.
+fn milliseconds(line: &mut String, time: Duration) {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    number(line, micros / 1000, 1);
+    line.push('.');
+    number(line, micros % 1000, 3);
+}
+
+/// With at least so many digits. Formatting with `write!` costs several times as much.
+fn number(line: &mut String, mut number: u64, least: usize) {
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    while number > 0 || digits.len() - at < least {
+        at -= 1;
+        let digit = (number % 10) as u8;
+        digits[at] = b'0' + digit;
+        number /= 10;
+    }
+    line.push_str(std::str::from_utf8(&digits[at..]).unwrap_or_default());
 }
 
 /// `text` as a JSON string: quotes, backslashes and control characters cannot end it or the line.
@@ -175,7 +206,7 @@ mod tests {
             path,
             route: "/streams",
             status: 200,
-            took_ms: 1.5,
+            took: Duration::from_micros(1500),
             client: Some([127, 0, 0, 1].into()),
             request_id: "0abc",
         });

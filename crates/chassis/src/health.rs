@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use common::Trace;
 use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 
@@ -23,10 +24,19 @@ pub enum Importance {
 type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
 
 /// The checks of a process. Clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Health {
     checks: Arc<Mutex<Vec<(String, Importance, Probe)>>>,
     stopping: Arc<AtomicBool>,
+    instance: u64,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        // Unlike any other, which is all that is asked of it; 0 stands for none.
+        let instance = (Trace::begin().trace_id as u64).max(1);
+        Self { checks: Arc::default(), stopping: Arc::default(), instance }
+    }
 }
 
 /// The whole answer of `/readyz`.
@@ -59,6 +69,13 @@ impl Health {
     /// From now on this process is not ready, whatever the checks say.
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// A name of this process, for as long as it lives. What a client may only go on with here carries it in front, as 16
+    /// hexadecimal digits and a dot: then the gateway brings it back here.
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.instance
     }
 
     /// Whether this process still takes requests: what a load balancer asks of each instance, every second.

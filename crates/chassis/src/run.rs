@@ -292,13 +292,17 @@ fn with_common_routes(routes: http::Routes, openapi: serde_json::Value, health: 
     })
 }
 
-/// For whoever spreads requests over instances: 200 while they should come here, 503 from when the process is to stop.
+/// For whoever spreads requests over instances: 200 while they should come here, 503 from when the process is to stop; with
+/// the name of the instance in `X-Amphi-Instance`.
 #[must_use]
 pub fn healthz(health: &Health) -> HttpResponse {
-    match health.takes_requests() {
-        true => HttpResponse::Ok().json(serde_json::json!({ "status": "ready" })),
-        false => HttpResponse::ServiceUnavailable().json(serde_json::json!({ "status": "stopping" })),
-    }
+    let (mut answer, status) = match health.takes_requests() {
+        true => (HttpResponse::Ok(), "ready"),
+        false => (HttpResponse::ServiceUnavailable(), "stopping"),
+    };
+    answer
+        .insert_header(("x-amphi-instance", format!("{:016x}", health.instance())))
+        .json(serde_json::json!({ "status": status }))
 }
 
 async fn serve(name: &'static str, server: actix_web::dev::Server) {

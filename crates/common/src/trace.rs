@@ -5,6 +5,7 @@ use std::fmt;
 
 use opentelemetry::trace::TraceContextExt as _;
 use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::task::futures::TaskLocalFuture;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Where in a trace we are, as W3C Trace Context has it.
@@ -65,8 +66,13 @@ impl Trace {
     }
 
     /// Runs `future` as a part of this trace.
-    pub async fn scope<F: Future>(self, future: F) -> F::Output {
-        CURRENT.scope(self, future).await
+    pub fn scope<F: Future>(self, future: F) -> TaskLocalFuture<Self, F> {
+        CURRENT.scope(self, future)
+    }
+
+    /// Runs `work` as a part of this trace.
+    pub fn within<T>(self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self, work)
     }
 
     /// What the header `traceparent` says, if it says something.

@@ -186,7 +186,7 @@ impl Verifier {
     }
 
     fn now(&self) -> i64 {
-        self.shared.clock.now().timestamp()
+        self.shared.clock.unix_millis().div_euclid(1000)
     }
 }
 

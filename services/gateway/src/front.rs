@@ -21,6 +21,7 @@ use chassis::access_log::Entry;
 use chassis::http::{REQUEST_ID, label_of, redact};
 use common::{Trace, Verified};
 use futures_util::StreamExt as _;
+use futures_util::future::LocalBoxFuture;
 use opentelemetry::trace::TraceContextExt as _;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -61,7 +62,7 @@ impl Front {
 impl Service<Request> for Front {
     type Response = Response<Answer>;
     type Error = Response<BoxBody>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>>>>;
+    type Future = Handled;
 
     fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -69,13 +70,34 @@ impl Service<Request> for Front {
 
     fn call(&self, request: Request) -> Self::Future {
         let Self { worker, pages, scheme } = self.clone();
-        Box::pin(async move {
-            let began = Began::now(&worker);
+        let began = Began::now(&worker);
+        let (trace, span) = (began.trace, began.span.clone());
+        let answer = Box::pin(async move {
             let mut notes = Notes::new(&worker.gateway, request.head(), scheme);
             let (method, uri) = (request.method().clone(), request.uri().clone());
-            let answer = began.within(respond(&worker, &pages, request, &mut notes, began.trace)).await;
+            let answer = respond(&worker, &pages, request, &mut notes, trace).await;
             Ok(began.finish(&worker, &method, &uri, &notes, answer))
-        })
+        });
+        Handled { trace, span, answer }
+    }
+}
+
+/// A request in hand, as a part of its trace.
+///
+/// The trace is entered with each poll: a future around the future would hold it twice, and it is large.
+pub struct Handled {
+    trace: Trace,
+    span: Option<tracing::Span>,
+    answer: LocalBoxFuture<'static, Result<Response<Answer>, Response<BoxBody>>>,
+}
+
+impl Future for Handled {
+    type Output = Result<Response<Answer>, Response<BoxBody>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let _entered = this.span.as_ref().map(tracing::Span::enter);
+        this.trace.within(|| this.answer.as_mut().poll(cx))
     }
 }
 
@@ -144,7 +166,7 @@ impl Began {
                 path: &path,
                 route: notes.route,
                 status,
-                took_ms: took.as_micros() as f64 / 1000.0,
+                took,
                 client: notes.client.address,
                 request_id: id.as_str(),
             });
@@ -182,12 +204,18 @@ async fn respond(
     notes: &mut Notes,
     trace: Trace,
 ) -> Response<Answer> {
-    let payload = request.take_payload();
-    if !request.head().headers.contains_key(header::TRANSFER_ENCODING) {
-        return respond_to(worker, pages, request, payload, notes, trace).await;
+    let (payload, unread) = match request.head().headers.contains_key(header::TRANSFER_ENCODING) {
+        true => {
+            let (payload, unread) = Unread::share(request.take_payload());
+            (payload, Some(unread))
+        }
+        false => (request.take_payload(), None),
+    };
+    let answer = respond_to(worker, pages, request, payload, notes, trace).await;
+    match unread {
+        Some(unread) => unread.held_by(answer),
+        None => answer,
     }
-    let (payload, unread) = Unread::share(payload);
-    unread.held_by(respond_to(worker, pages, request, payload, notes, trace).await)
 }
 
 async fn respond_to(
@@ -248,6 +276,9 @@ async fn pass_on(
         _ => payload,
     };
     let mut outbound = outbound(upstream.host(), head, &admitted, notes, trace).body(framing, payload);
+    if route.is_sticky {
+        outbound = outbound.to_instance(instance_of(head));
+    }
     if let Some(patience) = route.patience {
         outbound = outbound.answer_within(patience);
     }
@@ -287,6 +318,14 @@ pub(crate) fn outbound(
     outbound.header(REQUEST_ID.as_str(), trace.id().as_str().as_bytes());
     outbound.header_of("traceparent", &trace);
     outbound
+}
+
+/// The instance that a session of Socket.IO lives in: its `sid` has the instance's name in front, as 16 hexadecimal digits
+/// and a dot.
+pub(crate) fn instance_of(head: &RequestHead) -> Option<u64> {
+    let sid = head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("sid="))?;
+    let (name, _) = sid.split_once('.').filter(|(name, _)| name.len() == 16)?;
+    u64::from_str_radix(name, 16).ok().filter(|name| *name != 0)
 }
 
 /// Says how the body of a service's answer ends for a client that does not take chunks, or takes another protocol.

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use metrics::Histogram;
 
 /// The histograms that a worker thread has used, as to look one up by its labels costs more than all else here.
@@ -11,7 +12,7 @@ use metrics::Histogram;
 /// Bounded, as routes, methods and statuses are.
 #[derive(Default)]
 pub struct Metrics {
-    known: RefCell<HashMap<(&'static str, &'static str, u16), Histogram>>,
+    known: RefCell<HashMap<(&'static str, &'static str, u16), Histogram, RandomState>>,
 }
 
 impl Metrics {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use backplane::Backplane;
 use chassis::env::Value;
 use common::{SharedClock, UserId};
+use foldhash::fast::RandomState;
 use tokio_util::sync::CancellationToken;
 
 /// So many requests in so long a time.
@@ -95,15 +96,14 @@ pub struct Limiter {
     rate: Rate,
     clock: SharedClock,
     shards: [Mutex<Shard>; SHARDS],
-    hasher: std::hash::RandomState,
 }
 
 #[derive(Default)]
 struct Shard {
     /// The number of the running window since 1970.
     window: u64,
-    running: HashMap<Subject, Count>,
-    before: HashMap<Subject, u32>,
+    running: HashMap<Subject, Count, RandomState>,
+    before: HashMap<Subject, u32, RandomState>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -125,7 +125,7 @@ impl Count {
 impl Limiter {
     #[must_use]
     pub fn new(name: &'static str, rate: Rate, clock: SharedClock) -> Self {
-        Self { name, rate, clock, shards: Default::default(), hasher: std::hash::RandomState::new() }
+        Self { name, rate, clock, shards: Default::default() }
     }
 
     /// Counts a request of `subject`, if it is allowed. One that is refused does not count.
@@ -136,11 +136,8 @@ impl Limiter {
         let mut shard = self.shard(&subject);
         shard.move_to(window);
         let before = shard.before.get(&subject).copied().unwrap_or(0);
-        let has_room = shard.running.len() < MOST;
-        let count = match shard.running.contains_key(&subject) || has_room {
-            true => shard.running.entry(subject).or_default(),
-            false => shard.running.entry(Subject::Others).or_default(),
-        };
+        let is_full = shard.running.len() >= MOST && !shard.running.contains_key(&subject);
+        let count = shard.running.entry(if is_full { Subject::Others } else { subject }).or_default();
         let per = self.rate.per.as_secs_f64();
         let overlap = f64::from(before) * (1.0 - into / per);
         let free = f64::from(self.rate.limit) - overlap - f64::from(count.total());
@@ -160,7 +157,7 @@ impl Limiter {
 
     /// The number of the running window, and how many seconds of it are over.
     fn window(&self) -> (u64, f64) {
-        let now = u64::try_from(self.clock.now().timestamp_millis()).unwrap_or(0);
+        let now = u64::try_from(self.clock.unix_millis()).unwrap_or(0);
         let per = u64::try_from(self.rate.per.as_millis()).unwrap_or(u64::MAX);
         #[expect(clippy::cast_precision_loss, reason = "at most an hour of milliseconds")]
         let into = (now % per) as f64 / 1000.0;
@@ -168,10 +165,13 @@ impl Limiter {
     }
 
     fn shard(&self, subject: &Subject) -> MutexGuard<'_, Shard> {
-        use std::hash::BuildHasher as _;
-        #[expect(clippy::cast_possible_truncation, reason = "some bits of it are all that is needed")]
-        let index = self.hasher.hash_one(subject) as usize % SHARDS;
-        lock(&self.shards[index])
+        let last = match subject {
+            Subject::V4(bytes) => bytes[3],
+            Subject::V6(bytes) => bytes[7],
+            Subject::User(user) => user.0.as_bytes()[15],
+            Subject::Others => 0,
+        };
+        lock(&self.shards[usize::from(last) % SHARDS])
     }
 
     /// What the others have not been told of the running window.

@@ -29,6 +29,8 @@ pub struct Route {
     /// How long the service may be silent, where that is not `GATEWAY_ANSWER_TIMEOUT`.
     pub patience: Option<Duration>,
     pub limits: Limits,
+    /// Whether `?sid=` says in front which instance began: Socket.IO's long polls go on where they began.
+    pub is_sticky: bool,
     /// Whether pages of any origin may show what is here: media, which they get without cookies.
     pub is_embeddable: bool,
     /// What one does here, in a few words.
@@ -114,6 +116,7 @@ pub(crate) const ROUTE: Route = Route {
     max_body: MIB,
     patience: None,
     limits: Limits::Rates,
+    is_sticky: false,
     is_embeddable: false,
     purpose: "",
 };
@@ -288,6 +291,7 @@ pub const ROUTES: &[Route] = &[
         access: Access::Public,
         token_in_query: InQuery::Allowed,
         limits: Limits::None,
+        is_sticky: true,
         purpose: "The chat of streams, over Socket.IO",
         ..ROUTE
     },

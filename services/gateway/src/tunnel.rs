@@ -31,7 +31,7 @@ use tokio_util::io::poll_read_buf;
 use crate::admit::{Notes, Refusal, admit, identify};
 use crate::answer::Answer;
 use crate::config::Service as Upstreams;
-use crate::front::{Began, outbound, own};
+use crate::front::{Began, instance_of, outbound, own};
 use crate::problems;
 use crate::upstream::{InFlight, RequestBuilder, RequestFraming, Upgraded, buffer};
 use crate::worker::Worker;
@@ -151,7 +151,11 @@ async fn open(
     if let Some(token) = &token {
         request.header("authorization", format!("Bearer {token}").as_bytes());
     }
-    match upstream.upgrade(request.body(RequestFraming::Upgrade, Payload::None)).await {
+    let mut request = request.body(RequestFraming::Upgrade, Payload::None);
+    if route.is_sticky {
+        request = request.to_instance(instance_of(head));
+    }
+    match upstream.upgrade(request).await {
         Ok(Upgraded::Switched { headers, stream, leftover, guard }) => Ok(Opened {
             headers,
             upstream: stream,

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -66,6 +66,8 @@ pub(super) struct Member {
     returns: AtomicU32,
     /// Probes that failed since one did not.
     failed_probes: AtomicU32,
+    /// What it calls itself. 0 as long as it has not said.
+    name: AtomicU64,
 }
 
 /// What probes say of an instance.
@@ -87,6 +89,7 @@ impl Member {
             state: AtomicU8::new(State::Ready as u8),
             returns: AtomicU32::new(0),
             failed_probes: AtomicU32::new(0),
+            name: AtomicU64::new(0),
         }
     }
 
@@ -96,6 +99,11 @@ impl Member {
 
     pub(super) fn is_ready(&self) -> bool {
         self.state.load(Ordering::Relaxed) == State::Ready as u8
+    }
+
+    /// Whether it is the one that calls itself `name`, and there: one that is leaving goes on with what it began.
+    pub(super) fn goes_on_as(&self, name: u64) -> bool {
+        self.name.load(Ordering::Relaxed) == name && self.state.load(Ordering::Relaxed) != State::Away as u8
     }
 
     /// Changes when it comes back.
@@ -115,8 +123,9 @@ impl Member {
     fn note(&self, service: &'static str, finding: Finding) {
         let instance = self.address;
         match finding {
-            Finding::Ready => {
+            Finding::Ready(name) => {
                 self.failed_probes.store(0, Ordering::Relaxed);
+                self.name.store(name.unwrap_or_default(), Ordering::Relaxed);
                 if self.turn(State::Ready) {
                     tracing::info!(service, %instance, "an instance is back");
                 }

@@ -131,6 +131,14 @@ impl Instances {
         }
     }
 
+    /// The instance that calls itself `name`, if it is there.
+    pub(super) fn named(&self, name: u64) -> Option<InFlight> {
+        let mut known = self.known.borrow_mut();
+        known.update(self.fleet.service());
+        let instance = known.instances.iter().find(|instance| instance.member.goes_on_as(name))?;
+        instance.breaker.get().wait(Instant::now).is_none().then(|| InFlight::new(Rc::clone(instance)))
+    }
+
     /// Ready once the service's name was looked up, if it was not yet and so nobody can be asked.
     pub(super) async fn find_first(&self) {
         self.fleet.find_first().await;

@@ -166,7 +166,7 @@ impl Upstream {
             RequestFraming::None if request.is_idempotent => Wanted::Any,
             _ => Wanted::Safe,
         };
-        let (instance, connection) = self.connect(wanted).await?;
+        let (instance, connection) = self.connect(wanted, request.instance).await?;
         let mut exchange = Exchange::new(instance, connection, request, self.patience);
         let head = self.head(&mut exchange).await?;
         Ok(exchange.into_response(head))
@@ -176,7 +176,7 @@ impl Upstream {
     ///
     /// With 101 that connection is the caller's, to carry whatever both sides agreed on.
     pub async fn upgrade(self: &Rc<Self>, request: Request) -> Result<Upgraded, UpstreamError> {
-        let (instance, connection) = self.connect(Wanted::Fresh).await?;
+        let (instance, connection) = self.connect(Wanted::Fresh, request.instance).await?;
         let mut exchange = Exchange::new(instance, connection, request, self.patience);
         let head = self.head(&mut exchange).await?;
         Ok(exchange.into_upgraded(head))
@@ -204,14 +204,16 @@ impl Upstream {
             }
             attempts += 1;
             exchange.leave_instance();
-            let (instance, connection) = self.connect(Wanted::Fresh).await?;
+            let (instance, connection) = self.connect(Wanted::Fresh, None).await?;
             exchange.repeat_on(instance, connection);
         }
     }
 
-    /// A connection to the instance with the least to do. If that has none and can open none, to another.
-    async fn connect(&self, wanted: Wanted) -> Result<(InFlight, Connection), UpstreamError> {
-        let mut chosen = match self.instances.least_busy(&[]) {
+    /// A connection to the instance of this `name`, else to the one with the least to do. If that has none and can open
+    /// none, to another.
+    async fn connect(&self, wanted: Wanted, name: Option<u64>) -> Result<(InFlight, Connection), UpstreamError> {
+        let named = name.and_then(|name| self.instances.named(name)).map(|instance| Ok((instance, 1)));
+        let mut chosen = match named.unwrap_or_else(|| self.instances.least_busy(&[])) {
             // The first request may come before the names of the instances were looked up.
             Err(Fault::NoInstance { .. }) => {
                 let _ = timeout(self.patience.connect, self.instances.find_first()).await;

@@ -20,6 +20,8 @@ pub struct Request {
     pub(super) is_idempotent: bool,
     /// How long the upstream may be silent, where that is not [`super::Patience::answer`].
     pub(super) answer_within: Option<Duration>,
+    /// The instance that it belongs to, if that is there.
+    pub(super) instance: Option<u64>,
 }
 
 impl Request {
@@ -27,6 +29,13 @@ impl Request {
     #[must_use]
     pub fn answer_within(mut self, patience: Duration) -> Self {
         self.answer_within = Some(patience);
+        self
+    }
+
+    /// Sends it to the instance that calls itself `name`, or to any if there is none of that name.
+    #[must_use]
+    pub fn to_instance(mut self, name: Option<u64>) -> Self {
+        self.instance = name;
         self
     }
 }
@@ -95,6 +104,7 @@ impl RequestBuilder {
             is_head: self.is_head,
             is_idempotent: self.is_idempotent,
             answer_within: None,
+            instance: None,
         }
     }
 }
