@@ -16,6 +16,7 @@ mod rates;
 mod retries;
 mod revocation;
 mod routes;
+mod shared_rates;
 mod stickiness;
 mod support;
 mod tickets;
