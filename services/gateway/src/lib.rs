@@ -1,7 +1,7 @@
 //! The gateway: the one door that clients know.
 //!
 //! - [`table`]: every public path, who answers there and who may ask. [`router`] finds a path in it.
-//! - [`server`]: HTTP/1.1, and with [`tls`] HTTP/2. [`front`]: the way of a request, from the route to the answer.
+//! - [`server`]: HTTP/1.1, read strictly ([`strict`]), and with [`tls`] HTTP/2. [`front`]: the way of a request, from the route to the answer.
 //! - [`admit`]: what is checked on the way, with [`path`], [`client`] (who is at the other end), [`origin`] (whose page asks)
 //!   and [`rate`] (how often). [`headers`]: what of a request reaches a service.
 //! - [`upstream`]: the other half: pooled connections to the services, everything streamed.
@@ -26,6 +26,7 @@ pub mod problems;
 pub mod rate;
 pub mod router;
 pub mod server;
+pub mod strict;
 pub mod table;
 pub mod tls;
 pub mod tunnel;

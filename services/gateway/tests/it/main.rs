@@ -17,6 +17,7 @@ mod retries;
 mod revocation;
 mod routes;
 mod shared_rates;
+mod smuggling;
 mod stickiness;
 mod support;
 mod tickets;
