@@ -11,5 +11,7 @@ mod main_job;
 mod outages;
 mod own_programs;
 mod readme;
+mod revocation;
+mod rolling_restart;
 mod telemetry;
 mod tokens;
