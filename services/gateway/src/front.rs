@@ -30,6 +30,7 @@ use crate::admit::{Admitted, Notes, Refusal, admit, identify};
 use crate::answer::Answer;
 use crate::headers::Inbound;
 use crate::rate::Verdict;
+use crate::strict::{Answering, Turn};
 use crate::unread::Unread;
 use crate::upstream::{self, RequestBuilder, RequestFraming};
 use crate::worker::Worker;
@@ -60,7 +61,7 @@ impl Front {
 }
 
 impl Service<Request> for Front {
-    type Response = Response<Answer>;
+    type Response = Response<Answering<Answer>>;
     type Error = Response<BoxBody>;
     type Future = Handled;
 
@@ -75,7 +76,9 @@ impl Service<Request> for Front {
         let answer = Box::pin(async move {
             let mut notes = Notes::new(&worker.gateway, request.head(), scheme);
             let (method, uri) = (request.method().clone(), request.uri().clone());
+            let turn = request.conn_data::<Turn>().cloned();
             let answer = respond(&worker, &pages, request, &mut notes, trace).await;
+            let answer = answer.map_body(|_, body| Answering::new(body, turn));
             Ok(began.finish(&worker, &method, &uri, &notes, answer))
         });
         Handled { trace, span, answer }
@@ -88,11 +91,11 @@ impl Service<Request> for Front {
 pub struct Handled {
     trace: Trace,
     span: Option<tracing::Span>,
-    answer: LocalBoxFuture<'static, Result<Response<Answer>, Response<BoxBody>>>,
+    answer: LocalBoxFuture<'static, Result<Response<Answering<Answer>>, Response<BoxBody>>>,
 }
 
 impl Future for Handled {
-    type Output = Result<Response<Answer>, Response<BoxBody>>;
+    type Output = Result<Response<Answering<Answer>>, Response<BoxBody>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;

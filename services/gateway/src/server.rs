@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use crate::answer::Answer;
 use crate::front::Front;
 use crate::pages::pages;
-use crate::strict::Strict;
+use crate::strict::{Answering, Strict};
 use crate::tunnel::{BrokenOff, Tunnels};
 use crate::worker::{Gateway, Worker};
 
@@ -117,12 +117,12 @@ fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
     impl ServiceFactory<
         Request,
         Config = (),
-        Response = Response<Answer>,
+        Response = Response<Answering<Answer>>,
         Error = Response<BoxBody>,
         InitError = String,
         Service = Front,
     >,
-    Answer,
+    Answering<Answer>,
     h1::ExpectHandler,
     impl ServiceFactory<
         (Request, Framed<Strict<T>, h1::Codec>),
@@ -151,6 +151,11 @@ fn http<T: AsyncRead + AsyncWrite + Unpin + 'static>(
         .client_request_timeout(HEAD_TIMEOUT)
         // A client that closes its half has left: only so is an answer that it waits for taken back at once.
         .h1_allow_half_closed(false)
+        .on_connect_ext(|io: &Strict<T>, data| {
+            if let Some(turn) = io.turn() {
+                data.insert(turn);
+            }
+        })
         .upgrade(fn_factory(move || std::future::ready(Ok::<_, String>(tunnels.clone()))))
         .finish(front)
 }

@@ -3,11 +3,18 @@
 //! The server forgives lines that end in a bare LF, chunk sizes with spaces behind them and trailers that are none, and it
 //! goes on with what follows a request that closes its connection. A proxy in front of us may read all that otherwise, so here
 //! the first three make the server refuse what it reads, and the last never reaches it (RFC 9112, 2.2, 7.1 and 9.6).
+//!
+//! The server also writes an answer in the way of the request that it has read last: with one behind another, the first
+//! would be answered without its body where the second is HEAD. So it reads the next request when the last is answered.
 
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
 
+use actix_web::body::{BodySize, MessageBody};
+use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -18,21 +25,91 @@ const MAX_OVERHEAD: usize = 8 * 1024;
 /// What the server refuses wherever it stands in a head, and behind a CR also in chunks and trailers.
 const REFUSED: u8 = b'\0';
 
-/// A connection of a client, of which no more is read than what follows the rules.
+/// The most bytes of requests to come that are kept while one is answered: what comes behind waits in the socket.
+const MOST_HELD: usize = 16 * 1024;
+
+/// A connection of a client, of which no more is read than what follows the rules, one request after the other.
 pub struct Strict<T> {
     io: T,
     reader: Reader,
+    turn: Turn,
+    /// Requests to come.
+    held: BytesMut,
+}
+
+/// Whose turn it is on a connection: clones share it.
+#[derive(Clone, Default)]
+pub struct Turn(Rc<Turns>);
+
+#[derive(Default)]
+struct Turns {
+    /// How many requests were read whole.
+    read: Cell<u64>,
+    /// How many were answered.
+    answered: Cell<u64>,
+    /// Who waits for the next answer.
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Turn {
+    fn is_next(&self) -> bool {
+        self.0.answered.get() >= self.0.read.get()
+    }
+
+    fn wait(&self, cx: &Context<'_>) {
+        *self.0.waiting.borrow_mut() = Some(cx.waker().clone());
+    }
+}
+
+/// The body of an answer. When it is dropped, all of it was sent, and it is the turn of the next request.
+pub struct Answering<B> {
+    body: B,
+    turn: Option<Turn>,
+}
+
+impl<B> Answering<B> {
+    /// `turn`: that of the connection, if requests take turns on it.
+    pub fn new(body: B, turn: Option<Turn>) -> Self {
+        Self { body, turn }
+    }
+}
+
+impl<B> Drop for Answering<B> {
+    fn drop(&mut self) {
+        let Some(Turn(turns)) = &self.turn else { return };
+        turns.answered.set(turns.answered.get() + 1);
+        if let Some(waker) = turns.waiting.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl<B: MessageBody + Unpin> MessageBody for Answering<B> {
+    type Error = B::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.get_mut().body).poll_next(cx)
+    }
 }
 
 impl<T> Strict<T> {
     /// A connection on which HTTP/1 is spoken.
     pub fn http_1(io: T) -> Self {
-        Self { io, reader: Reader::default() }
+        Self { io, reader: Reader::default(), turn: Turn::default(), held: BytesMut::new() }
     }
 
     /// A connection on which something else is spoken: all passes as it is.
     pub fn unread(io: T) -> Self {
-        Self { io, reader: Reader { place: Place::Through, ..Reader::default() } }
+        Self { reader: Reader { place: Place::Through, ..Reader::default() }, ..Self::http_1(io) }
+    }
+
+    /// Whose turn it is, for those who answer. `None` where requests take none.
+    pub fn turn(&self) -> Option<Turn> {
+        (self.reader.place != Place::Through).then(|| self.turn.clone())
     }
 }
 
@@ -61,6 +138,8 @@ enum Place {
     Chunk(u64),
     ChunkEnd,
     Trailers,
+    /// Behind a request that has come whole: the next is not read before that is answered.
+    Waiting,
     /// Nothing more is HTTP.
     Through,
     /// Nothing more is read.
@@ -92,7 +171,7 @@ impl Reader {
             let left = &bytes[at..];
             match &mut self.place {
                 Place::Through => return bytes.len(),
-                Place::Over => return at,
+                Place::Waiting | Place::Over => return at,
                 Place::Length(to_come) | Place::Chunk(to_come) => {
                     let taken = usize::try_from(*to_come).map_or(left.len(), |to_come| to_come.min(left.len()));
                     at += taken;
@@ -182,7 +261,7 @@ impl Reader {
     /// The request has come whole.
     fn end(&mut self) {
         let Facts { is_1_0, closes, stays, .. } = self.request;
-        self.place = if closes || (is_1_0 && !stays) { Place::Over } else { Place::Head };
+        self.place = if closes || (is_1_0 && !stays) { Place::Over } else { Place::Waiting };
         self.request.has_begun = false;
     }
 
@@ -230,8 +309,8 @@ fn is_field(line: &[u8]) -> bool {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { io, reader } = self.get_mut();
-        if reader.place == Place::Through {
+        let Self { io, reader, turn, held } = self.get_mut();
+        if reader.place == Place::Through && held.is_empty() {
             return Pin::new(io).poll_read(cx, buf);
         }
         if reader.owes_refused && buf.remaining() > 0 {
@@ -241,12 +320,39 @@ impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
         }
         let before = buf.filled().len();
         loop {
-            ready!(Pin::new(&mut *io).poll_read(cx, buf))?;
+            if reader.place == Place::Waiting && turn.is_next() {
+                reader.place = Place::Head;
+            }
+            let is_waiting = reader.place == Place::Waiting;
+            if is_waiting {
+                turn.wait(cx);
+                if held.len() >= MOST_HELD {
+                    return Poll::Pending;
+                }
+            }
+            if is_waiting || held.is_empty() {
+                // Read while waiting too: so it is noticed at once when the client leaves.
+                ready!(Pin::new(&mut *io).poll_read(cx, buf))?;
+            } else {
+                let size = held.len().min(buf.remaining());
+                buf.put_slice(&held.split_to(size));
+            }
             let read = &mut buf.filled_mut()[before..];
             if read.is_empty() {
                 return Poll::Ready(Ok(()));
             }
+            if is_waiting {
+                held.extend_from_slice(read);
+                buf.set_filled(before);
+                continue;
+            }
             let seen = reader.look(read);
+            if reader.place == Place::Waiting {
+                turn.0.read.set(turn.0.read.get() + 1);
+                let mut rest = BytesMut::from(&read[seen..]);
+                rest.unsplit(std::mem::take(held));
+                *held = rest;
+            }
             buf.set_filled(before + seen);
             // To have read nothing means the end. What is not read on is thrown away, until the client closes.
             if seen > 0 {
@@ -292,8 +398,18 @@ mod tests {
         let mut seen = Vec::new();
         for piece in wire.chunks(step) {
             let mut piece = piece.to_vec();
-            let size = reader.look(&mut piece);
-            seen.extend_from_slice(&piece[..size]);
+            let mut rest = &mut piece[..];
+            loop {
+                let size = reader.look(rest);
+                let (passed, behind) = rest.split_at_mut(size);
+                seen.extend_from_slice(passed);
+                if reader.place != Place::Waiting {
+                    break;
+                }
+                // It is answered at once.
+                reader.place = Place::Head;
+                rest = behind;
+            }
             if std::mem::take(&mut reader.owes_refused) {
                 seen.push(REFUSED);
             }
