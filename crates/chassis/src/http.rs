@@ -139,7 +139,7 @@ async fn observe(
     if is_bare_refusal(&response) {
         let problem =
             kinds::METHOD_NOT_ALLOWED.say(format!("{method} is not possible at {}", response.request().path()));
-        let refusal = span.in_scope(|| problem.error_response());
+        let refusal = span.in_scope(|| trace.within(|| problem.error_response()));
         let allow = response.headers().get(actix_web::http::header::ALLOW).cloned();
         response = response.into_response(refusal);
         if let Some(allow) = allow {

@@ -59,10 +59,10 @@ impl Trace {
         })
     }
 
-    /// The trace in hand: that of the current span, else that of the task.
+    /// The trace in hand: that of the current span where spans are collected, else that of the task.
     #[must_use]
     pub fn current() -> Option<Self> {
-        CURRENT.try_get().ok().or_else(|| Self::of(&tracing::Span::current()))
+        Self::of(&tracing::Span::current()).or_else(|| CURRENT.try_get().ok())
     }
 
     /// Runs `future` as a part of this trace.
