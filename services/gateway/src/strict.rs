@@ -324,7 +324,8 @@ impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
                 reader.place = Place::Head;
             }
             let is_waiting = reader.place == Place::Waiting;
-            if is_waiting {
+            // With nothing behind it, the end of an answer is of no interest here.
+            if is_waiting && !held.is_empty() {
                 turn.wait(cx);
                 if held.len() >= MOST_HELD {
                     return Poll::Pending;
@@ -349,9 +350,11 @@ impl<T: AsyncRead + Unpin> AsyncRead for Strict<T> {
             let seen = reader.look(read);
             if reader.place == Place::Waiting {
                 turn.0.read.set(turn.0.read.get() + 1);
-                let mut rest = BytesMut::from(&read[seen..]);
-                rest.unsplit(std::mem::take(held));
-                *held = rest;
+                if seen < read.len() {
+                    let mut rest = BytesMut::from(&read[seen..]);
+                    rest.unsplit(std::mem::take(held));
+                    *held = rest;
+                }
             }
             buf.set_filled(before + seen);
             // To have read nothing means the end. What is not read on is thrown away, until the client closes.
