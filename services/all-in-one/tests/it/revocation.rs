@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use testkit::{Postgres, RabbitMq, Redis, eventually};
 
-use crate::instances::{ADMIN, Instances, PASSWORD, Servers, Session, is_closed_within, open, outcome};
+use crate::instances::{ADMIN, Instance, Instances, PASSWORD, Servers, Session, is_closed_within, open, outcome};
 
 /// What is promised.
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -110,7 +110,7 @@ async fn every_end_of_a_session_is_known_everywhere_within_a_second_and_after_a_
         ended.push(session);
     }
 
-    house.all().for_each(crate::instances::Instance::kill);
+    house.all().for_each(Instance::kill);
     house.start_all().await;
 
     for session in &ended {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tokio::time::{interval, timeout};
 
-use crate::instances::{Instances, Servers, read_head, sql};
+use crate::instances::{Instance, Instances, Servers, read_head, sql};
 
 /// The most requests a second that are sent, all clients together.
 const RATE: u32 = 1000;
@@ -198,4 +198,6 @@ async fn of_requests_during_a_rolling_restart_none_fails_and_none_is_done_twice(
     assert!(tally.answered > 1000 && tally.created > 50, "{} and {}", tally.answered, tally.created);
     let streams = sql(&house.database.url, "select count(*) || '/' || count(distinct title) from stream.streams").await;
     assert_eq!(streams, format!("{0}/{0}", tally.created));
+    // Nobody is left for whom they would have to give notice.
+    house.all().for_each(Instance::kill);
 }
