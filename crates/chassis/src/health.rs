@@ -27,6 +27,8 @@ type Probe = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Syn
 #[derive(Clone)]
 pub struct Health {
     checks: Arc<Mutex<Vec<(String, Importance, Probe)>>>,
+    /// What it needs has not been there yet.
+    starting: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     instance: u64,
 }
@@ -35,7 +37,7 @@ impl Default for Health {
     fn default() -> Self {
         // Unlike any other, which is all that is asked of it; 0 stands for none.
         let instance = (Trace::begin().trace_id as u64).max(1);
-        Self { checks: Arc::default(), stopping: Arc::default(), instance }
+        Self { checks: Arc::default(), starting: Arc::default(), stopping: Arc::default(), instance }
     }
 }
 
@@ -66,6 +68,16 @@ impl Health {
         checks.push((name.into(), importance, Arc::new(probe)));
     }
 
+    /// Until [`Self::started`], this process takes no requests: it may listen, but could answer nothing.
+    pub fn starting(&self) {
+        self.starting.store(true, Ordering::Relaxed);
+    }
+
+    /// What this process needs has been there, or was waited for for long enough.
+    pub fn started(&self) {
+        self.starting.store(false, Ordering::Relaxed);
+    }
+
     /// From now on this process is not ready, whatever the checks say.
     pub fn stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
@@ -78,13 +90,13 @@ impl Health {
         self.instance
     }
 
-    /// Whether this process still takes requests: what a load balancer asks of each instance, every second.
+    /// Whether this process takes requests: what a load balancer asks of each instance, every second.
     ///
     /// It costs nothing, and asks no dependency: one that is away is away for the other instances too, and a service's own
     /// answer says more than that there is none.
     #[must_use]
     pub fn takes_requests(&self) -> bool {
-        !self.stopping.load(Ordering::Relaxed)
+        !self.starting.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed)
     }
 
     /// Runs every check, all at once, each for at most two seconds.

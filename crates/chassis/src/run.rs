@@ -202,6 +202,7 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
 
     let tasks = Tasks::default();
     let health = Health::default();
+    health.starting();
     let verifier = Verifier::new(&core.issuer, clock.clone());
     let (away, is_away) = watch::channel(None);
     tasks.spawn(trust::follow(verifier.clone(), auth_url(env)?, reqwest::Client::new(), away, tasks.shutdown()));
@@ -271,6 +272,7 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         drain: core.drain,
     };
     running.wait_until_ready().await;
+    running.health.started();
     for last in last {
         running.announcements.extend(last.await?);
     }
@@ -292,13 +294,13 @@ fn with_common_routes(routes: http::Routes, openapi: serde_json::Value, health: 
     })
 }
 
-/// For whoever spreads requests over instances: 200 while they should come here, 503 from when the process is to stop; with
-/// the name of the instance in `X-Amphi-Instance`.
+/// For whoever spreads requests over instances: 200 while they should come here, 503 until the process has what it needs to
+/// answer them and from when it is to stop; with the name of the instance in `X-Amphi-Instance`.
 #[must_use]
 pub fn healthz(health: &Health) -> HttpResponse {
     let (mut answer, status) = match health.takes_requests() {
         true => (HttpResponse::Ok(), "ready"),
-        false => (HttpResponse::ServiceUnavailable(), "stopping"),
+        false => (HttpResponse::ServiceUnavailable(), "starting or stopping"),
     };
     answer
         .insert_header(("x-amphi-instance", format!("{:016x}", health.instance())))

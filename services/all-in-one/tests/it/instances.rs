@@ -41,6 +41,11 @@ impl Instance {
         self.program = Some(Program::start(AMPHI, &["--target", self.service], &self.settings).await);
     }
 
+    /// Starts it, and waits for nothing.
+    pub(crate) fn spawn(&mut self) {
+        self.program = Some(Program::spawn(AMPHI, &["--target", self.service], &self.settings));
+    }
+
     /// Asks it to stop, and waits until it has. Panics when it takes too long or fails.
     pub(crate) async fn stop(&mut self) {
         let program = self.program.take().unwrap();

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use testkit::eventually;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tokio::time::{interval, timeout};
 
+use crate::house::folder;
 use crate::instances::{Instance, Instances, Servers, read_head, sql};
 
 /// The most requests a second that are sent, all clients together.
@@ -174,7 +176,7 @@ async fn of_requests_during_a_rolling_restart_none_fails_and_none_is_done_twice(
                 house.gateway[index].stop().await;
                 house.gateway[index].start().await;
                 let is_up = || watched.gateways[index].1.load(Ordering::Relaxed);
-                testkit::eventually("the balancer has seen it", async || is_up().then_some(())).await;
+                eventually("the balancer has seen it", async || is_up().then_some(())).await;
             }
         }
         is_over.store(true, Ordering::Relaxed);
@@ -200,4 +202,24 @@ async fn of_requests_during_a_rolling_restart_none_fails_and_none_is_done_twice(
     assert_eq!(streams, format!("{0}/{0}", tally.created));
     // Nobody is left for whom they would have to give notice.
     house.all().for_each(Instance::kill);
+}
+
+#[tokio::test]
+async fn a_gateway_that_can_verify_nobody_yet_lets_the_balancer_send_its_requests_elsewhere() {
+    let data = folder();
+    let mut gateway = Instance::new(
+        "gateway",
+        &vec![
+            ("AMPHI_DATA_DIR", data.path().display().to_string()),
+            // Nobody listens there.
+            ("AUTH_URL", "http://127.0.0.1:1".to_owned()),
+        ],
+    );
+    gateway.spawn();
+
+    let client = testkit::client();
+    let first =
+        eventually("it listens", async || client.get(format!("{}/healthz", gateway.url)).send().await.ok()).await;
+
+    assert_eq!(first.status(), 503);
 }
