@@ -53,10 +53,11 @@ pub async fn follow(
     let learn = async {
         for origin in auth.iter().cycle() {
             let ended = listen(&verifier, origin, &client, &away).await;
-            away.send_if_modified(|away| away.is_none() && away.replace(Instant::now()).is_none());
+            // Said once, not with every try.
+            let was_there = away.send_if_modified(|away| away.is_none() && away.replace(Instant::now()).is_none());
             match ended {
-                Err(error) if verifier.has_keys() => tracing::warn!(%error, %origin, "the feed of auth broke off"),
-                Err(error) => tracing::debug!(%error, %origin, "the keys are not there yet"),
+                Err(error) if was_there => tracing::warn!(%error, %origin, "the feed of auth broke off"),
+                Err(error) => tracing::debug!(%error, %origin, "the feed of auth is not there"),
                 Ok(never) => match never {},
             }
             sleep(RETRY).await;
