@@ -182,7 +182,12 @@ impl Problem {
         }
         let cause = self.0.source.as_deref().map(|cause| chain(cause)).unwrap_or_default();
         let trace_id = Trace::current().map(|trace| trace.id().to_string());
-        tracing::error!(code = self.0.kind.code, cause, trace_id, "{}", self.0.detail);
+        // Busy or away for now: whoever asked is told to come back, and nothing of ours is broken.
+        if self.0.kind.status == 503 {
+            tracing::warn!(code = self.0.kind.code, cause, trace_id, "{}", self.0.detail);
+        } else {
+            tracing::error!(code = self.0.kind.code, cause, trace_id, "{}", self.0.detail);
+        }
     }
 }
 
@@ -212,7 +217,7 @@ impl ResponseError for Problem {
         self.status()
     }
 
-    /// The response. A 5xx is logged here, once, with its cause.
+    /// The response. A 5xx is logged here, once, with its cause: 503 as a warning, the others as errors.
     fn error_response(&self) -> HttpResponse {
         self.log();
         let mut response = HttpResponse::build(self.status());
@@ -254,7 +259,12 @@ impl Invalid {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use actix_web::body::to_bytes;
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::Layer;
+    use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
     use super::*;
 
@@ -266,6 +276,32 @@ mod tests {
         assert_eq!(response.headers().get("content-type").unwrap(), "application/problem+json");
         let body = to_bytes(response.into_body()).await.unwrap();
         assert!(!String::from_utf8_lossy(&body).contains("hunter2"));
+    }
+
+    /// The levels that are logged at, in their order.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn what_is_broken_is_logged_as_an_error_and_what_is_busy_as_a_warning() {
+        let levels = Levels::default();
+        let problems = [
+            Problem::internal("a bug"),
+            Problem::unavailable(Duration::from_secs(1), "busy"),
+            kinds::BAD_REQUEST.problem(),
+        ];
+
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(levels.clone()), || {
+            problems.iter().for_each(|problem| drop(problem.error_response()));
+        });
+
+        assert_eq!(*levels.0.lock().unwrap(), [Level::ERROR, Level::WARN]);
     }
 
     #[test]
