@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use common::problem::kinds;
+use common::problem::{Kind, kinds};
 use common::token;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -47,30 +47,130 @@ pub(crate) fn openapi_of(service: &Service) -> anyhow::Result<Value> {
         "cookie": { "type": "apiKey", "in": "cookie", "name": token::COOKIE },
         "bearer": { "type": "http", "scheme": "bearer", "bearerFormat": "JWT" },
     });
-    components["schemas"]["Problem"] = json!({
-        "type": "object",
-        "description": "What went wrong (RFC 9457). Some kinds add members of their own.",
-        "required": ["type", "title", "status", "detail", "code", "trace_id"],
-        "properties": {
-            "type": { "type": "string" },
-            "title": { "type": "string", "description": "The same at every occurrence." },
-            "status": { "type": "integer" },
-            "detail": { "type": "string", "description": "What to do about this occurrence." },
-            "code": { "type": "string", "description": "Stable, for programs." },
-            "trace_id": { "type": ["string", "null"], "description": "The log has it too." },
-        },
-    });
-    let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
-    let operations = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
-    for responses in operations.filter_map(|operation| operation.get_mut("responses")?.as_object_mut()) {
-        for (status, response) in responses.iter_mut() {
-            if status.starts_with(['4', '5']) && response.get("content").is_none() {
-                response["content"] =
-                    json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+    components["schemas"]["Problem"] = problem_schema();
+    for kind in COMMON {
+        components["responses"][kind.code] = problem_response(&[*kind]);
+    }
+    for operation in operations_of(&mut document) {
+        for status in statuses_of(operation) {
+            if status.starts_with(['4', '5']) {
+                complete(&status, &mut operation["responses"][&status]);
+            }
+        }
+        for kind in COMMON {
+            if can_answer(operation, *kind) {
+                document_response(operation, kind.status, kind.code);
             }
         }
     }
     Ok(document)
+}
+
+/// What every service can answer beside what its operations say of themselves.
+const COMMON: &[Kind] = &[
+    kinds::BAD_REQUEST,
+    kinds::NO_SUCH_PATH,
+    kinds::BODY_TOO_LARGE,
+    kinds::UNSUPPORTED_MEDIA_TYPE,
+    kinds::INTERNAL,
+    kinds::UNAVAILABLE,
+];
+
+/// Whether there is something in what `operation` takes that can be wrong in this way.
+fn can_answer(operation: &Value, kind: Kind) -> bool {
+    let has_parameter_in = |place: &str| {
+        let parameters = operation["parameters"].as_array();
+        parameters.is_some_and(|parameters| parameters.iter().any(|parameter| parameter["in"] == place))
+    };
+    let body = &operation["requestBody"];
+    match kind.status {
+        400 => body.is_object() || has_parameter_in("query"),
+        // What cannot be an id names nothing.
+        404 => has_parameter_in("path"),
+        413 => body.is_object(),
+        // Who takes something else than JSON takes whatever it is called.
+        415 => body["content"].get("application/json").is_some(),
+        _ => true,
+    }
+}
+
+/// Every operation of an OpenAPI document.
+fn operations_of(document: &mut Value) -> impl Iterator<Item = &mut Value> {
+    let paths =
+        document.get_mut("paths").and_then(Value::as_object_mut).into_iter().flat_map(|paths| paths.values_mut());
+    // A path has members of its own beside its methods.
+    let members = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    members.filter(|member| member.get("responses").is_some_and(Value::is_object))
+}
+
+fn statuses_of(operation: &Value) -> Vec<String> {
+    operation["responses"].as_object().into_iter().flat_map(|responses| responses.keys().cloned()).collect()
+}
+
+/// Adds the response `name` of the components to `operation`, if it says nothing about this status itself.
+pub fn document_response(operation: &mut Value, status: u16, name: &str) {
+    let response = &mut operation["responses"][status.to_string()];
+    if response.is_null() {
+        *response = json!({ "$ref": format!("#/components/responses/{name}") });
+    }
+}
+
+/// The response of problems of these kinds, which have one status, for the components of an OpenAPI document.
+#[must_use]
+pub fn problem_response(kinds: &[Kind]) -> Value {
+    let words: Vec<_> = kinds.iter().map(|kind| format!("`{}`: {}", kind.code, kind.title)).collect();
+    let mut response = json!({ "description": words.join("; ") });
+    if let Some(kind) = kinds.first() {
+        complete(&kind.status.to_string(), &mut response);
+    }
+    response
+}
+
+/// Gives the response of a problem what all of them have: a body in the one format, and the headers of its status.
+fn complete(status: &str, response: &mut Value) {
+    if response.get("content").is_none() {
+        response["content"] =
+            json!({ "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" } } });
+    }
+    let (name, header) = match status {
+        "401" => ("WWW-Authenticate", json!({ "required": true, "schema": { "type": "string", "const": "Bearer" } })),
+        "429" | "503" => (
+            "Retry-After",
+            json!({
+                "description": "In seconds.",
+                "required": status == "429",
+                "schema": { "type": "integer", "minimum": 1 },
+            }),
+        ),
+        _ => return,
+    };
+    response["headers"][name] = header;
+}
+
+fn problem_schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "What went wrong (RFC 9457). Some kinds add members of their own.",
+        "required": ["type", "title", "status", "detail", "code", "trace_id"],
+        "properties": {
+            "type": { "type": "string", "format": "uri", "pattern": "^urn:amphi:problem:[a-z-]+$" },
+            "title": { "type": "string", "minLength": 1, "description": "The same at every occurrence." },
+            "status": { "type": "integer", "minimum": 400, "maximum": 599 },
+            "detail": { "type": "string", "minLength": 1, "description": "What to do about this occurrence." },
+            "code": { "type": "string", "pattern": "^[a-z-]+$", "description": "Stable, for programs." },
+            "trace_id": {
+                "type": ["string", "null"],
+                "pattern": "^[0-9a-f]{32}$",
+                "description": "The log has it too.",
+            },
+            "fields": {
+                "type": "object",
+                "additionalProperties": { "type": "string" },
+                "description": "With 422: why each of these fields is not valid.",
+            },
+            "max_bytes": { "type": "integer", "minimum": 0, "description": "With 413: how long a body may be." },
+        },
+    })
 }
 
 fn write_json(path: &Path, document: &impl Serialize) -> anyhow::Result<()> {

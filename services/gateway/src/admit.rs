@@ -187,7 +187,8 @@ fn foreign() -> Problem {
     FOREIGN_ORIGIN.say("this page may not do that here: its origin is not among those that are allowed")
 }
 
-fn is_safe(method: &Method) -> bool {
+/// Whether a request with `method` changes nothing.
+pub(crate) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 

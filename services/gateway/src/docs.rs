@@ -4,21 +4,27 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use actix_web::http::header;
+use actix_web::http::{Method, header};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use common::Problem;
-use common::problem::chain;
+use chassis::docs::{document_response, problem_response};
+use common::problem::{chain, kinds};
 use common::token::InQuery;
+use common::{Kind, Problem};
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
+use crate::admit::is_safe;
 use crate::config::Service;
+use crate::problems::{
+    BAD_GATEWAY, CROOKED_PATH, CROOKED_UPGRADE, FOREIGN_ORIGIN, HEAD_TOO_LARGE, NOT_INSTALLED, REQUEST_STALLED,
+    TOO_MANY_REQUESTS, UPSTREAM_TIMEOUT, URI_TOO_LONG,
+};
 use crate::router::Router;
-use crate::table::{Access, ROUTES};
+use crate::table::{Access, Limits, ROUTES, Route};
 use crate::upstream::Fault;
 use crate::worker::Worker;
 
@@ -131,8 +137,12 @@ fn merge(router: &Router, parts: Vec<(Service, Result<Value, String>)>) -> Value
             }
         };
         set_apart(&mut part, service, &components);
-        let leads_here = |path: &str| router.find(path).is_some_and(|found| found.route.service == service);
-        paths.extend(members(&mut part, "paths").into_iter().filter(|(path, _)| leads_here(path)));
+        for (path, mut item) in members(&mut part, "paths") {
+            if let Some(found) = router.find(&path).filter(|found| found.route.service == service) {
+                add_own_problems(found.route, &mut item);
+                paths.insert(path, item);
+            }
+        }
         let mut sections = members(&mut part, "components");
         for (section, _) in sections.clone() {
             let known = components.entry(section.clone()).or_insert_with(|| json!({}));
@@ -144,6 +154,10 @@ fn merge(router: &Router, parts: Vec<(Service, Result<Value, String>)>) -> Value
             tags.extend(more);
         }
     }
+    let own = OWN_PROBLEMS.iter().map(|(name, kinds)| ((*name).to_owned(), problem_response(kinds)));
+    if let Some(responses) = components.entry("responses").or_insert_with(|| json!({})).as_object_mut() {
+        responses.extend(own);
+    }
     json!({
         "openapi": "3.1.0",
         "info": { "title": "Amphi", "version": env!("CARGO_PKG_VERSION"), "description": description },
@@ -152,6 +166,44 @@ fn merge(router: &Router, parts: Vec<(Service, Result<Value, String>)>) -> Value
         "components": components,
         "tags": tags,
     })
+}
+
+/// What the gateway answers itself: the names of the responses, and the kinds of problems, of one status each.
+const OWN_PROBLEMS: &[(&str, &[Kind])] = &[
+    ("gateway-400", &[CROOKED_PATH, CROOKED_UPGRADE, kinds::BAD_REQUEST]),
+    ("gateway-401", &[kinds::TOKEN_MISSING, kinds::TOKEN_INVALID, kinds::TOKEN_EXPIRED, kinds::SESSION_ENDED]),
+    ("gateway-403", &[FOREIGN_ORIGIN]),
+    ("gateway-408", &[REQUEST_STALLED]),
+    ("gateway-413", &[kinds::BODY_TOO_LARGE]),
+    ("gateway-414", &[URI_TOO_LONG]),
+    ("gateway-429", &[TOO_MANY_REQUESTS]),
+    ("gateway-431", &[HEAD_TOO_LARGE]),
+    ("gateway-502", &[BAD_GATEWAY]),
+    ("gateway-503", &[kinds::UNAVAILABLE, NOT_INSTALLED]),
+    ("gateway-504", &[UPSTREAM_TIMEOUT]),
+];
+
+/// Adds what the gateway answers itself at `route` to the operations of a path, where they say nothing of that status.
+fn add_own_problems(route: &Route, item: &mut Value) {
+    for (method, operation) in item.as_object_mut().into_iter().flatten() {
+        let Ok(method) = method.to_ascii_uppercase().parse::<Method>() else { continue };
+        if !operation["responses"].is_object() {
+            continue;
+        }
+        for (name, kinds) in OWN_PROBLEMS {
+            let Some(status) = kinds.first().map(|kind| kind.status) else { continue };
+            let is_possible = match status {
+                401 => route.access.needs_token(&method),
+                403 => !is_safe(&method),
+                408 | 413 => operation["requestBody"].is_object(),
+                429 => route.limits == Limits::Rates,
+                _ => true,
+            };
+            if is_possible {
+                document_response(operation, status, name);
+            }
+        }
+    }
 }
 
 /// Gives the components of `part` another name where another service uses theirs for something else.
