@@ -27,13 +27,19 @@ use crate::totp::{self, SecondFactor};
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct Register {
     #[serde(alias = "email", alias = "userEmail")]
-    #[schema(max_length = 100, example = "ana@example.org")]
+    #[schema(format = "email", max_length = 100, example = "ana@example.org")]
     user_email: String,
     #[serde(alias = "password", alias = "userPassword")]
     #[schema(min_length = 8, max_length = 128, example = "correct horse battery")]
     user_password: String,
     #[serde(alias = "fullname", alias = "userFullname")]
-    #[schema(min_length = 1, max_length = 100, example = "Ana Silva")]
+    /// No control characters, and not only white space.
+    #[schema(
+        min_length = 1,
+        max_length = 100,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "Ana Silva"
+    )]
     user_fullname: String,
     /// What an administrator gave or sent them. Needed where registration is by invitation.
     #[serde(alias = "invitationCode")]
@@ -60,7 +66,7 @@ pub(crate) struct ChangePassword {
     #[schema(example = "correct horse battery")]
     current_password: String,
     #[serde(alias = "newPassword")]
-    #[schema(min_length = 8, max_length = 128, example = "staple")]
+    #[schema(min_length = 8, max_length = 128, example = "another horse battery")]
     new_password: String,
 }
 
@@ -78,7 +84,9 @@ pub(crate) struct UserView {
     user_created_at: DateTime<Utc>,
     user_updated_at: DateTime<Utc>,
     /// Since when the user is shut out; null when they are not.
+    #[schema(required)]
     user_suspended_at: Option<DateTime<Utc>>,
+    #[schema(required)]
     user_suspended_reason: Option<String>,
 }
 

@@ -22,12 +22,14 @@ const LONGEST_SEARCH: usize = 100;
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UsersQuery {
-    /// From 1; the first if it is not said.
+    /// Which page, from 1. Default 1, at most 10,000.
+    #[param(minimum = 1, maximum = 10_000)]
     page: Option<u32>,
-    /// From 1 to 100; 20 if it is not said.
+    /// How many items a page has. Default 20, at most 100.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
     /// Part of a name or an e-mail address, in upper or lower case.
-    #[param(max_length = 100)]
+    #[param(max_length = 100, pattern = "^[^\\u0000]*$")]
     search: Option<String>,
 }
 
@@ -41,7 +43,13 @@ pub(crate) struct SetRole {
 /// Why the user is shut out. The user is told when they log in.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct Suspend {
-    #[schema(min_length = 1, max_length = 500, example = "Sold stolen lessons.")]
+    /// No control characters, and not only white space.
+    #[schema(
+        min_length = 1,
+        max_length = 500,
+        pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*[^\\s\\u0000-\\u001f\\u007f-\\u009f][^\\u0000-\\u001f\\u007f-\\u009f]*$",
+        example = "Sold stolen lessons."
+    )]
     reason: String,
 }
 

@@ -41,14 +41,18 @@ pub(crate) struct Invite {
 pub(crate) struct InvitationView {
     invitation_id: InvitationId,
     /// Null once that account is deleted: then it does not count any more.
+    #[schema(required)]
     invited_by: Option<UserId>,
     /// Null: whoever has the code.
+    #[schema(required)]
     user_email: Option<String>,
     user_role: Role,
     created_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
+    #[schema(required)]
     used_at: Option<DateTime<Utc>>,
     /// Null before, and once that account is deleted.
+    #[schema(required)]
     used_by: Option<UserId>,
 }
 

@@ -25,7 +25,9 @@ use crate::totp::{self, SecondFactor};
 pub(crate) struct Export {
     exported_at: DateTime<Utc>,
     account: UserView,
+    #[schema(required)]
     user_email_verified_at: Option<DateTime<Utc>>,
+    #[schema(required)]
     user_totp_enabled_at: Option<DateTime<Utc>>,
     recovery_codes_left: i64,
     sessions: Vec<SessionView>,

@@ -18,26 +18,37 @@ use crate::store::{broadcasts, streams};
 /// A stream as it is announced.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateStream {
-    #[schema(max_length = 255, example = "Cooking with Ana")]
+    #[schema(max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "Cooking with Ana")]
     title: Option<String>,
-    #[schema(max_length = 5000)]
+    /// No control characters but line breaks and tabs.
+    #[schema(max_length = 5000, pattern = "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f]*$")]
     description: Option<String>,
-    /// An http or https address.
-    #[schema(max_length = 255)]
+    /// An http or https address, or empty for none.
+    #[schema(
+        max_length = 255,
+        pattern = "^(https?://[^\\u0000-\\u001f\\u007f-\\u009f]*)?$",
+        example = "https://example.org/a.jpg"
+    )]
     thumbnail: Option<String>,
 }
 
 /// What is to change of a stream. A field left out stays as it is.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct UpdateStream {
-    #[schema(max_length = 255)]
+    #[schema(max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
     title: Option<String>,
-    #[schema(max_length = 5000)]
+    /// No control characters but line breaks and tabs.
+    #[schema(max_length = 5000, pattern = "^[^\\u0000-\\u0008\\u000b\\u000c\\u000e-\\u001f\\u007f-\\u009f]*$")]
     description: Option<String>,
-    /// An http or https address.
-    #[schema(max_length = 255)]
+    /// An http or https address, or empty for none.
+    #[schema(
+        max_length = 255,
+        pattern = "^(https?://[^\\u0000-\\u001f\\u007f-\\u009f]*)?$",
+        example = "https://example.org/a.jpg"
+    )]
     thumbnail: Option<String>,
     /// `ended` ends a live stream; only publishing makes it `live`.
+    #[schema(value_type = Option<String>, pattern = "^ended$", example = "ended")]
     status: Option<Status>,
 }
 
@@ -48,8 +59,10 @@ pub(crate) struct ListStreams {
     /// Only streams that are on air, or only those that are not. Default: all, live ones first.
     status: Option<Status>,
     /// Which page, from 1. Default 1, at most 10,000.
+    #[param(minimum = 1, maximum = 10_000)]
     page: Option<u32>,
     /// How many items a page has. Default 20, at most 100.
+    #[param(minimum = 1, maximum = 100)]
     limit: Option<u32>,
 }
 
@@ -60,16 +73,21 @@ pub(crate) struct StreamView {
     id: StreamId,
     user_id: UserId,
     /// The owner's name, once it is known here.
+    #[schema(required)]
     user_name: Option<String>,
     title: String,
+    #[schema(required)]
     description: Option<String>,
     status: Status,
     /// When it last went live.
+    #[schema(required)]
     start_time: Option<DateTime<Utc>>,
     /// When it last ended; null while it is live.
+    #[schema(required)]
     end_time: Option<DateTime<Utc>>,
     /// How many players came over RTMP since it went live and are still there. A few seconds old at most.
     viewer_count: i32,
+    #[schema(required)]
     thumbnail: Option<String>,
     playback_id: Uuid,
     /// The HLS playlist, while the stream is live.

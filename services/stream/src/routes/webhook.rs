@@ -3,6 +3,8 @@
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use common::problem::kinds;
+use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::App;
 use crate::broadcasting::{self, Answer};
@@ -21,6 +23,63 @@ const LONGEST_BODY: usize = 16 * 1024;
 /// Names of media servers are hostnames.
 const LONGEST_NAME: usize = 255;
 
+/// What nginx-rtmp posts, as far as it is of use here, for the document: it is read by [`Callback::parse`]. `name` is the stream
+/// key of a publisher and the public name of a player; `clientid` numbers the connection. Other calls are answered 204.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "call", rename_all = "snake_case")]
+#[expect(dead_code, reason = "it is described, not used")]
+enum CallbackForm {
+    /// An encoder wants to publish.
+    Publish {
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        name: String,
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        clientid: String,
+    },
+    /// An encoder is still publishing.
+    UpdatePublish {
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        name: String,
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        clientid: String,
+    },
+    /// An encoder has left.
+    PublishDone {
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        name: String,
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        clientid: String,
+    },
+    /// A player wants to play.
+    Play {
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        name: String,
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        clientid: String,
+    },
+    /// A player has left.
+    PlayDone {
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        name: String,
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        clientid: String,
+    },
+    /// An encoder or a player has left.
+    Done {
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        name: String,
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        clientid: String,
+    },
+    /// A file was recorded.
+    RecordDone {
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        name: String,
+        #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
+        path: String,
+    },
+}
+
 /// A media server's callback.
 ///
 /// nginx-rtmp posts a form; the field `call` says what happened (`publish`, `update_publish`, `play`, `done`,
@@ -37,7 +96,7 @@ const LONGEST_NAME: usize = 255;
         ("X-Media-Server-Started" = Option<String>, Header, description = "Which run of it: connections are numbered anew in each"),
         ("secret" = Option<String>, Query, description = "The shared secret, where no header can be set"),
     ),
-    request_body(content = String, content_type = "application/x-www-form-urlencoded"),
+    request_body(content = CallbackForm, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 204, description = "Go on"),
         (status = 302, description = "Publish accepted: relay to `Location`"),
