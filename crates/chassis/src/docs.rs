@@ -209,3 +209,42 @@ fn problems(services: &[Service]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn statuses(operation: &Value) -> Vec<u16> {
+        COMMON.iter().filter(|kind| can_answer(operation, **kind)).map(|kind| kind.status).collect()
+    }
+
+    #[test]
+    fn an_operation_can_answer_what_is_wrong_with_what_it_takes() {
+        let json = json!({ "requestBody": { "content": { "application/json": {} } } });
+        let form = json!({ "requestBody": { "content": { "application/x-www-form-urlencoded": {} } } });
+        let page = json!({ "parameters": [{ "in": "query" }] });
+        let one = json!({ "parameters": [{ "in": "path" }] });
+        assert_eq!(statuses(&json), [400, 413, 415, 500, 503]);
+        assert_eq!(statuses(&form), [400, 413, 500, 503]);
+        assert_eq!(statuses(&page), [400, 500, 503]);
+        assert_eq!(statuses(&one), [404, 500, 503]);
+        assert_eq!(statuses(&json!({})), [500, 503]);
+    }
+
+    #[test]
+    fn what_an_operation_says_of_a_status_itself_stays() {
+        let mut operation = json!({ "responses": { "404": { "description": "`no-such-user`" } } });
+        document_response(&mut operation, 404, "no-such-path");
+        document_response(&mut operation, 413, "body-too-large");
+        assert_eq!(operation["responses"]["404"]["description"], "`no-such-user`");
+        assert_eq!(operation["responses"]["413"]["$ref"], "#/components/responses/body-too-large");
+    }
+
+    #[test]
+    fn problems_are_described_with_their_format_and_headers() {
+        let response = problem_response(&[kinds::TOKEN_MISSING, kinds::TOKEN_EXPIRED]);
+        assert_eq!(response["description"], "`token-missing`: Not logged in; `token-expired`: Token expired");
+        assert!(response["content"]["application/problem+json"].is_object());
+        assert_eq!(response["headers"]["WWW-Authenticate"]["required"], true);
+    }
+}

@@ -312,6 +312,25 @@ mod tests {
     }
 
     #[test]
+    fn operations_tell_what_the_gateway_answers_itself_where_the_service_says_nothing_of_that_status() {
+        let own = json!({ "description": "of the service" });
+        let auth = json!({ "paths": {
+            "/api/v1/auth/me": { "get": { "responses": { "200": {}, "401": own } } },
+            "/api/v1/auth/login": { "post": { "requestBody": {}, "responses": { "200": {} } } },
+        } });
+
+        let document = merged(vec![(Service::Auth, Ok(auth))]);
+
+        let me = &document["paths"]["/api/v1/auth/me"]["get"]["responses"];
+        assert_eq!(me["401"], own);
+        assert_eq!(me["429"]["$ref"], "#/components/responses/gateway-429");
+        assert!(me.get("403").is_none() && me.get("413").is_none(), "{me}");
+        let login = &document["paths"]["/api/v1/auth/login"]["post"]["responses"];
+        assert!(login["403"].is_object() && login["413"].is_object() && login.get("401").is_none(), "{login}");
+        assert!(document["components"]["responses"]["gateway-429"]["headers"]["Retry-After"].is_object());
+    }
+
+    #[test]
     fn a_service_that_is_away_is_named() {
         let document = merged(vec![(Service::Auth, Err("refused".into()))]);
         assert!(document["info"]["description"].as_str().unwrap().contains("`auth` is away"));
