@@ -5,7 +5,7 @@
 //! - [`token`]: access tokens, and the [`Caller`] extractor. [`verifier`]: how they are verified without I/O.
 //! - [`trust`]: what auth tells every process so that it can: keys, and sessions that have ended.
 //! - [`trace`]: the trace that a request belongs to.
-//! - [`page`]: pages of lists, and their bounds.
+//! - [`json`]: bodies of requests. [`page`]: pages of lists, and their bounds.
 //! - [`clock`]: time, taken from outside.
 //! - [`secret`]: text that must not be printed.
 //!
@@ -13,6 +13,7 @@
 
 pub mod clock;
 pub mod ids;
+pub mod json;
 pub mod page;
 pub mod problem;
 pub mod secret;
@@ -25,6 +26,7 @@ mod remembered;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
 pub use ids::{BroadcastId, EventId, InvitationId, SessionId, StreamId, UserId};
+pub use json::Json;
 pub use page::{Page, PageQuery};
 pub use problem::{Invalid, Kind, Problem};
 pub use secret::Secret;

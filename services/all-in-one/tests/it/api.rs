@@ -154,6 +154,7 @@ fn odd_bodies(fields: &[&String]) -> Vec<(&'static str, Vec<u8>)> {
     let mut bodies = vec![
         (json, vec![]),
         (json, b"[]".to_vec()),
+        (json, b"[null, null, null]".to_vec()),
         (json, b"{".to_vec()),
         (json, vec![b' '; 100_000]),
         ("text/plain", b"{}".to_vec()),
@@ -244,7 +245,7 @@ async fn nothing_odd_in_a_body_a_path_or_a_query_is_answered_with_500_or_a_statu
                 let what = format!("{status} to {method} {target} {content_type} {sent}");
                 assert!(!status.is_server_error(), "{what}");
                 assert!(operation["responses"].get(status.as_str()).is_some(), "{what}");
-                assert!(!sent.contains("\\u0000") || status.is_client_error(), "{what}");
+                assert!(!(sent.contains("\\u0000") || sent.starts_with('[')) || status.is_client_error(), "{what}");
             }
         }
     }

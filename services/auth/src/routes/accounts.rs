@@ -4,7 +4,7 @@ use actix_web::cookie::{Cookie, SameSite, time};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chassis::Stage;
 use chrono::{DateTime, Utc};
-use common::{Caller, Role, Secret, SessionId, UserId, token};
+use common::{Caller, Json, Role, Secret, SessionId, UserId, token};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -142,7 +142,7 @@ pub(crate) struct LoggedIn {
 pub(crate) async fn register(
     app: web::Data<App>,
     client: Client,
-    body: web::Json<Register>,
+    body: Json<Register>,
 ) -> Result<HttpResponse, AuthError> {
     let invitation_id = invitations::of_code(&app, body.invitation_code.as_deref())?;
     let registration = Registration::parse(&body.user_email, &body.user_password, &body.user_fullname)?;
@@ -188,11 +188,7 @@ pub(crate) async fn register(
     )
 )]
 #[tracing::instrument(name = "auth.user.login", skip_all)]
-pub(crate) async fn login(
-    app: web::Data<App>,
-    client: Client,
-    body: web::Json<Login>,
-) -> Result<HttpResponse, AuthError> {
+pub(crate) async fn login(app: web::Data<App>, client: Client, body: Json<Login>) -> Result<HttpResponse, AuthError> {
     let Login { user_email, user_password, second_factor } = body.into_inner();
     // What is no address is looked for too: the time must not tell which addresses have accounts.
     let email = Email::parse(&user_email).map(|email| email.to_string()).unwrap_or_default();
@@ -285,7 +281,7 @@ pub(crate) async fn change_password(
     app: web::Data<App>,
     caller: Caller,
     client: Client,
-    body: web::Json<ChangePassword>,
+    body: Json<ChangePassword>,
 ) -> Result<HttpResponse, AuthError> {
     let ChangePassword { current_password, new_password } = body.into_inner();
     let new_password = domain::password_of_field("new_password", &new_password)?;

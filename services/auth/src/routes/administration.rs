@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use common::page::{Page, PageQuery};
-use common::{Caller, Invalid, Role, UserId};
+use common::{Caller, Invalid, Json, Role, UserId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
@@ -133,7 +133,7 @@ pub(crate) async fn set_role(
     app: web::Data<App>,
     caller: Caller,
     user_id: web::Path<UserId>,
-    body: web::Json<SetRole>,
+    body: Json<SetRole>,
 ) -> Result<web::Json<UserView>, AuthError> {
     let user = change(&app, &caller, *user_id, Change::Role(body.user_role)).await?;
     Ok(web::Json(user.into()))
@@ -161,7 +161,7 @@ pub(crate) async fn suspend(
     app: web::Data<App>,
     caller: Caller,
     user_id: web::Path<UserId>,
-    body: web::Json<Suspend>,
+    body: Json<Suspend>,
 ) -> Result<web::Json<UserView>, AuthError> {
     let reason = body.reason.trim();
     let mut invalid = Invalid::default();

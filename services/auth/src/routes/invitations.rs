@@ -2,9 +2,10 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, TimeDelta, Utc};
-use common::{Caller, Invalid, InvitationId, Page, PageQuery, Role, UserId};
+use common::{Caller, Invalid, InvitationId, Json, Page, PageQuery, Role, UserId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
@@ -31,9 +32,18 @@ pub(crate) struct Invite {
     #[serde(alias = "role", alias = "userRole")]
     user_role: Option<Role>,
     /// Default 168, a week; at most 8760, a year.
-    #[serde(alias = "expiresInHours")]
+    #[serde(default, alias = "expiresInHours", deserialize_with = "whole_number")]
     #[schema(minimum = 1, maximum = 8760, example = 168)]
     expires_in_hours: Option<u32>,
+}
+
+/// To JSON, `168.0` is as whole as `168`.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    let is_whole = number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&number);
+    is_whole
+        .then_some(Some(number as u32))
+        .ok_or_else(|| D::Error::custom(format!("expected a whole number, not {number}")))
 }
 
 /// An invitation, as administrators see it.
@@ -109,11 +119,7 @@ pub(crate) struct ListInvitations {
     )
 )]
 #[tracing::instrument(name = "auth.invitation.create", skip_all)]
-pub(crate) async fn create(
-    app: web::Data<App>,
-    caller: Caller,
-    body: web::Json<Invite>,
-) -> Result<HttpResponse, AuthError> {
+pub(crate) async fn create(app: web::Data<App>, caller: Caller, body: Json<Invite>) -> Result<HttpResponse, AuthError> {
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     let admin = ensure_admin(&app, &mut conn, &caller).await?;

@@ -3,7 +3,7 @@
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION};
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use common::Caller;
+use common::{Caller, Json};
 use diesel_async::AsyncConnection as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -120,7 +120,7 @@ pub(crate) async fn delete(
     app: web::Data<App>,
     caller: Caller,
     client: Client,
-    body: web::Json<DeleteAccount>,
+    body: Json<DeleteAccount>,
 ) -> Result<HttpResponse, AuthError> {
     let owner = Owner::prove(&app, &caller, &client, &body.user_password).await?;
     body.second_factor.count_attempt(&app, owner.user().user_id).await?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
 use backplane::Pace;
+use common::Json;
 use diesel_async::AsyncConnection as _;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -69,7 +70,7 @@ pub(crate) struct ConfirmReset {
 pub(crate) async fn ask(
     app: web::Data<App>,
     client: Client,
-    body: web::Json<AskForReset>,
+    body: Json<AskForReset>,
 ) -> Result<HttpResponse, AuthError> {
     let email = Email::of_field("user_email", &body.user_email)?;
     app.throttle.attempt(&[(&PLACE, &client.network())]).await?;
@@ -101,7 +102,7 @@ pub(crate) async fn ask(
     )
 )]
 #[tracing::instrument(name = "auth.password_reset.confirm", skip_all)]
-pub(crate) async fn confirm(app: web::Data<App>, body: web::Json<ConfirmReset>) -> Result<HttpResponse, AuthError> {
+pub(crate) async fn confirm(app: web::Data<App>, body: Json<ConfirmReset>) -> Result<HttpResponse, AuthError> {
     let password = password_of_field("new_password", &body.new_password)?;
     let (_, mail_id) = app.links.open(&body.token, &[Purpose::ResetPassword]).ok_or(AuthError::LinkInvalid)?;
     let hash = app.passwords.hash(password).await?;

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use chrono::{DateTime, Utc};
-use common::{Caller, SessionId};
+use common::{Caller, Json, SessionId};
 use diesel_async::AsyncConnection as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -146,7 +146,7 @@ pub(crate) async fn end_others(app: web::Data<App>, caller: Caller) -> Result<we
 pub(crate) async fn refresh(
     app: web::Data<App>,
     request: HttpRequest,
-    body: web::Json<Refresh>,
+    body: Json<Refresh>,
 ) -> Result<HttpResponse, AuthError> {
     let read = app.refresh_tokens.read(&body.refresh_token);
     let (session_id, generation) = read.ok_or(AuthError::RefreshTokenInvalid)?;

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use chassis::secrets::random_hex;
 use chrono::{DateTime, TimeDelta, Utc};
 use common::token::InQuery;
-use common::{Problem, Verifier};
+use common::{Json, Problem, Verifier};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -66,7 +66,7 @@ pub(crate) async fn make(
 /// Takes a ticket, for the gateway: answers a token of the session that asked for it, with the same expiry. 401 when it
 /// was used before, has expired, or its session has ended.
 #[tracing::instrument(name = "auth.ticket.redeem", skip_all)]
-pub(crate) async fn redeem(app: web::Data<App>, body: web::Json<Redeem>) -> Result<web::Json<Redeemed>, AuthError> {
+pub(crate) async fn redeem(app: web::Data<App>, body: Json<Redeem>) -> Result<web::Json<Redeemed>, AuthError> {
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     let taken = tickets::take(&mut conn, &hash(&body.ticket), now).await?;

@@ -1,7 +1,7 @@
 //! Protecting an account with an authenticator app.
 
 use actix_web::{HttpResponse, web};
-use common::Caller;
+use common::{Caller, Json};
 use diesel_async::AsyncConnection as _;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -97,7 +97,7 @@ pub(crate) async fn begin(
     app: web::Data<App>,
     caller: Caller,
     client: Client,
-    body: web::Json<WithPassword>,
+    body: Json<WithPassword>,
 ) -> Result<HttpResponse, AuthError> {
     let owner = Owner::prove(&app, &caller, &client, &body.user_password).await?;
     let secret = totp::new_secret(&app, owner.user())?;
@@ -132,7 +132,7 @@ pub(crate) async fn begin(
 pub(crate) async fn confirm(
     app: web::Data<App>,
     caller: Caller,
-    body: web::Json<ConfirmTotp>,
+    body: Json<ConfirmTotp>,
 ) -> Result<HttpResponse, AuthError> {
     let (recovery_codes, hashes) = totp::new_recovery_codes()?;
     let now = app.clock.now();
@@ -177,7 +177,7 @@ pub(crate) async fn disable(
     app: web::Data<App>,
     caller: Caller,
     client: Client,
-    body: web::Json<DisableTotp>,
+    body: Json<DisableTotp>,
 ) -> Result<HttpResponse, AuthError> {
     let DisableTotp { user_password, code, recovery_code } = body.into_inner();
     let owner = Owner::prove(&app, &caller, &client, &user_password).await?;
@@ -219,7 +219,7 @@ pub(crate) async fn recovery_codes(
     app: web::Data<App>,
     caller: Caller,
     client: Client,
-    body: web::Json<WithCode>,
+    body: Json<WithCode>,
 ) -> Result<HttpResponse, AuthError> {
     let WithCode { user_password, code } = body.into_inner();
     let owner = Owner::prove(&app, &caller, &client, &user_password).await?;

@@ -1,7 +1,7 @@
 //! Showing that an e-mail address is one's own, and changing to another.
 
 use actix_web::{HttpResponse, web};
-use common::Caller;
+use common::{Caller, Json};
 use diesel_async::AsyncConnection as _;
 use serde::Deserialize;
 use utoipa::ToSchema;
@@ -84,7 +84,7 @@ pub(crate) async fn ask(app: web::Data<App>, caller: Caller) -> Result<HttpRespo
     )
 )]
 #[tracing::instrument(name = "auth.email.confirm", skip_all)]
-pub(crate) async fn confirm(app: web::Data<App>, body: web::Json<ConfirmEmail>) -> Result<HttpResponse, AuthError> {
+pub(crate) async fn confirm(app: web::Data<App>, body: Json<ConfirmEmail>) -> Result<HttpResponse, AuthError> {
     let purposes = [Purpose::VerifyEmail, Purpose::ChangeEmail];
     let (purpose, mail_id) = app.links.open(&body.token, &purposes).ok_or(AuthError::LinkInvalid)?;
     let now = app.clock.now();
@@ -140,7 +140,7 @@ pub(crate) async fn change(
     app: web::Data<App>,
     caller: Caller,
     client: Client,
-    body: web::Json<ChangeEmail>,
+    body: Json<ChangeEmail>,
 ) -> Result<HttpResponse, AuthError> {
     let email = Email::of_field("user_email", &body.user_email)?;
     let owner = Owner::prove(&app, &caller, &client, &body.user_password).await?;

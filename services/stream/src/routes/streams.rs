@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web};
 use chrono::{DateTime, Utc};
-use common::{Caller, Invalid, Page, PageQuery, StreamId, UserId};
+use common::{Caller, Invalid, Json, Page, PageQuery, StreamId, UserId};
 use diesel_async::AsyncConnection as _;
 use events::EndReason;
 use serde::{Deserialize, Serialize};
@@ -146,7 +146,7 @@ fn view(app: &App, stream: Stream) -> StreamView {
 pub(crate) async fn create(
     app: web::Data<App>,
     caller: Caller,
-    body: web::Json<CreateStream>,
+    body: Json<CreateStream>,
 ) -> Result<HttpResponse, StreamError> {
     let CreateStream { title, description, thumbnail } = body.into_inner();
     let about = Description::parse(title, description, thumbnail)?;
@@ -188,7 +188,7 @@ pub(crate) async fn update(
     app: web::Data<App>,
     caller: Caller,
     id: web::Path<StreamId>,
-    body: web::Json<UpdateStream>,
+    body: Json<UpdateStream>,
 ) -> Result<web::Json<StreamView>, StreamError> {
     let (id, UpdateStream { title, description, thumbnail, status }) = (*id, body.into_inner());
     let about = Description::parse(title, description, thumbnail)?;
