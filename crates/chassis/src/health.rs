@@ -90,13 +90,19 @@ impl Health {
         self.instance
     }
 
+    /// Whether this process was asked to stop.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Whether this process takes requests: what a load balancer asks of each instance, every second.
     ///
     /// It costs nothing, and asks no dependency: one that is away is away for the other instances too, and a service's own
     /// answer says more than that there is none.
     #[must_use]
     pub fn takes_requests(&self) -> bool {
-        !self.starting.load(Ordering::Relaxed) && !self.stopping.load(Ordering::Relaxed)
+        !self.starting.load(Ordering::Relaxed) && !self.is_stopping()
     }
 
     /// Runs every check, all at once, each for at most two seconds.

@@ -247,7 +247,12 @@ pub async fn start(process: &str, services: &[Service], env: &Env, clock: Shared
         let server = match app.front {
             Front::Own(make) => make(listener, options)?,
             Front::Routes(routes) => {
-                let routes = with_common_routes(routes, docs::openapi_of(service)?, health.clone());
+                let takes_requests = match is_hidden(service, services) {
+                    // The gateway of this process answers for all of it, and must not find its services closed when it opens.
+                    true => |health: &Health| !health.is_stopping(),
+                    false => Health::takes_requests,
+                };
+                let routes = with_common_routes(routes, docs::openapi_of(service)?, health.clone(), takes_requests);
                 http::server(listener, options, verifier.clone(), routes)?
             }
         };
@@ -284,21 +289,26 @@ fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// `routes`, and what every service has.
-fn with_common_routes(routes: http::Routes, openapi: serde_json::Value, health: Health) -> http::Routes {
+fn with_common_routes(
+    routes: http::Routes,
+    openapi: serde_json::Value,
+    health: Health,
+    takes_requests: fn(&Health) -> bool,
+) -> http::Routes {
     std::sync::Arc::new(move |config| {
         let (document, health) = (openapi.clone(), health.clone());
         routes(config);
         config
             .route("/openapi.json", web::get().to(move || std::future::ready(HttpResponse::Ok().json(&document))))
-            .route("/healthz", web::get().to(move || std::future::ready(healthz(&health))));
+            .route("/healthz", web::get().to(move || std::future::ready(healthz(&health, takes_requests(&health)))));
     })
 }
 
 /// For whoever spreads requests over instances: 200 while they should come here, 503 until the process has what it needs to
 /// answer them and from when it is to stop; with the name of the instance in `X-Amphi-Instance`.
 #[must_use]
-pub fn healthz(health: &Health) -> HttpResponse {
-    let (mut answer, status) = match health.takes_requests() {
+pub fn healthz(health: &Health, takes_requests: bool) -> HttpResponse {
+    let (mut answer, status) = match takes_requests {
         true => (HttpResponse::Ok(), "ready"),
         false => (HttpResponse::ServiceUnavailable(), "starting or stopping"),
     };

@@ -96,7 +96,8 @@ fn web_client(folder: &Path) -> Files {
 }
 
 async fn healthz(request: HttpRequest) -> Result<HttpResponse, Problem> {
-    Ok(chassis::run::healthz(&Worker::of(&request)?.gateway.health))
+    let health = &Worker::of(&request)?.gateway.health;
+    Ok(chassis::run::healthz(health, health.takes_requests()))
 }
 
 async fn no_such_path(request: HttpRequest) -> HttpResponse {
