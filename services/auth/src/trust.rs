@@ -35,7 +35,7 @@ const PROBE_EVERY: Duration = Duration::from_millis(250);
 const PROBE_WITHIN: Duration = Duration::from_millis(500);
 /// How long to wait for a new connection, for everything that the database knows, and between tries.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
-const LOOK_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// What this instance knows.
