@@ -82,7 +82,8 @@ end_process() {
   ours "$1" "$2" || return 0
   kill -TERM "$1" 2>/dev/null || true
   kill -CONT "$1" 2>/dev/null || true # one that is stopped would not hear it
-  poll "$3" gone "$1" && return
+  # In an EXIT trap, a bare `return` brings the status of before the trap.
+  poll "$3" gone "$1" && return 0
   say "${0##*/}: process $1 did not end within $3 s: killing it"
   kill -KILL "$1" 2>/dev/null || true
   poll 5 gone "$1" || die "process $1 does not die"
