@@ -17,11 +17,17 @@ pub struct StreamWentLive {
     pub user_id: UserId,
     /// What viewers ask for. It is public; the key that the encoder publishes with is not in any event.
     pub playback_id: Uuid,
+    /// What its owner calls it; may be empty.
+    #[serde(default)]
+    pub title: String,
+    /// Whether it is in lists, for everybody.
+    #[serde(default)]
+    pub is_public: bool,
     /// RFC 3339, UTC.
     pub started_at: DateTime<Utc>,
 }
 
-/// A stream is off the air. One for every [`StreamWentLive`], and after it.
+/// A broadcast is over. One for every [`StreamWentLive`], and after it: not while its encoder may still come back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StreamEnded {
     pub stream_id: StreamId,
@@ -30,7 +36,7 @@ pub struct StreamEnded {
     pub user_id: UserId,
     /// RFC 3339, UTC.
     pub started_at: DateTime<Utc>,
-    /// RFC 3339, UTC. Not before `started_at`.
+    /// When it went off the air. RFC 3339, UTC. Not before `started_at`.
     pub ended_at: DateTime<Utc>,
     pub reason: EndReason,
 }
@@ -43,8 +49,16 @@ pub enum EndReason {
     Left,
     /// The media server had not reported the encoder for too long.
     Stale,
+    /// The media server says that the encoder is not there any more, and never said that it left.
+    Vanished,
     /// The owner ended it.
     StoppedByOwner,
+    /// An administrator ended it.
+    StoppedByAdministrator,
+    /// The key that it was published with was revoked or replaced.
+    KeyRevoked,
+    /// The stream was deleted.
+    Deleted,
     /// Another encoder took over with the same key.
     Replaced,
 }
@@ -75,6 +89,8 @@ impl Event for StreamWentLive {
             broadcast_id: BroadcastId(7),
             user_id: example_user(),
             playback_id: example_playback(),
+            title: "Cooking with Ana".to_owned(),
+            is_public: true,
             started_at: example_start(),
         }
     }

@@ -38,7 +38,7 @@ use diesel_async::AsyncPgConnection;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 pub use consumer::{Consumer, ConsumerHealth, Handler, HandlerError, Retries};
-pub use enqueue::enqueue;
+pub use enqueue::{Pending, enqueue, enqueue_all};
 pub use listen::NoConnection;
 pub use relay::{Relay, RelayHealth};
 pub use transport::{Amqp, AmqpOptions, Local, Parked, Replay, Replayed, Tail, Transport, TransportError};

@@ -1,210 +1,383 @@
-//! What follows from a callback: who is on air, and since when.
+//! Carries out what the rules of going live say ([`crate::machine`]): for media servers, for owners, for silence.
 //!
-//! One encoder is on air per stream at a time, known by its media server and connection. Only its own connection
-//! ends its broadcast: `done` is sent for players and for refused second publishers too, under the same name.
+//! Calls of media servers that come while a transaction runs are settled together by the next one: hundreds of encoders
+//! cost a few statements and one commit.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use common::BroadcastId;
-use diesel::QueryResult;
+use common::{BroadcastId, StreamId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use events::{EndReason, RecordingReady, StreamEnded, StreamWentLive};
+use outbox::Pending;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::App;
-use crate::callback::Callback;
-use crate::domain::{Broadcast, Encoder, MediaServer, Stream, StreamKey};
+use crate::call::{Call, Name, What};
+use crate::domain::{Connection, KeyId, MediaServer, Stream, Visibility};
 use crate::error::StreamError;
-use crate::store::{broadcasts, recordings, streams, viewers};
+use crate::machine::{self, Answer, Change, Happening, Refusal, Rules, Situation};
+use crate::store::situations::{self, GoesLive, TakenOff};
+use crate::store::{broadcasts, feed, keys, players, recordings, streams};
 
-/// What the media server is told.
+/// No more calls than these are settled in one transaction.
+const BATCH: usize = 100;
+/// No more calls than these wait for their transaction: a few seconds of work.
+const MOST_WAITING: usize = 2000;
+/// Transactions side by side: while one commits the next is at work.
+const WORKERS: usize = 2;
+/// No more silent encoders than these are looked at in one go.
+const MOST_SILENT: i64 = 100;
+/// Followers are told of one broadcast in this time.
+const FOLLOWERS_TOLD_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// A call, and who made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) media_server: MediaServer,
+    pub(crate) call: Call,
+}
+
+/// What became of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) answer: Result<Answer, Refusal>,
+    /// What was decided and why, in words, without secrets.
+    pub(crate) verdict: String,
+    /// Whose call it was, as far as that is known.
+    pub(crate) stream_id: Option<StreamId>,
+    pub(crate) key_id: Option<KeyId>,
+}
+
+/// Takes calls to the workers that settle them.
+#[derive(Clone)]
+pub(crate) struct Calls(mpsc::Sender<Waiting>);
+
+pub(crate) struct Waiting {
+    report: Report,
+    settled: oneshot::Sender<Result<Outcome, StreamError>>,
+}
+
+impl Calls {
+    /// A queue, and its other end, for [`work`].
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Waiting>) {
+        let (sender, receiver) = mpsc::channel(MOST_WAITING);
+        (Self(sender), receiver)
+    }
+
+    /// Settles a call. A repeat changes nothing more.
+    pub(crate) async fn settle(&self, report: Report) -> Result<Outcome, StreamError> {
+        let (settled, outcome) = oneshot::channel();
+        self.0.try_send(Waiting { report, settled }).map_err(|_full| StreamError::Busy)?;
+        outcome.await.unwrap_or(Err(StreamError::Busy))
+    }
+}
+
+/// Settles what waits in `queue`, until `shutdown`.
+pub(crate) async fn work(app: Arc<App>, queue: mpsc::Receiver<Waiting>, shutdown: CancellationToken) {
+    let queue = tokio::sync::Mutex::new(queue);
+    let worker = async || {
+        loop {
+            let mut batch = Vec::new();
+            let received = async { queue.lock().await.recv_many(&mut batch, BATCH).await };
+            tokio::select! {
+                count = received => if count == 0 { return },
+                () = shutdown.cancelled() => return,
+            }
+            settle_all(&app, batch).await;
+        }
+    };
+    let workers = [(); WORKERS].map(|()| worker());
+    futures_util::future::join_all(workers).await;
+}
+
+async fn settle_all(app: &App, batch: Vec<Waiting>) {
+    let (reports, settled): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.report, one.settled)).unzip();
+    match settle(app, &reports, Mode::ForGood).await {
+        Ok(outcomes) => {
+            for (outcome, settled) in outcomes.into_iter().zip(settled) {
+                let _ = settled.send(Ok(outcome)); // Whoever asked may be gone.
+            }
+        }
+        // Each by itself: one that cannot be settled takes no other with it.
+        Err(_) if reports.len() > 1 => {
+            for (report, settled) in reports.into_iter().zip(settled) {
+                let outcome = settle(app, &[report], Mode::ForGood).await;
+                let _ = settled.send(outcome.and_then(|mut all| all.pop().ok_or(StreamError::Busy)));
+            }
+        }
+        Err(error) => {
+            if let Some(settled) = settled.into_iter().next() {
+                let _ = settled.send(Err(error));
+            }
+        }
+    }
+}
+
+/// Whether what was decided is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Go on.
-    Fine,
-    /// Hand the broadcast on to viewers under this name.
-    PublishAs(Uuid),
+pub(crate) enum Mode {
+    ForGood,
+    /// Nothing is changed: only what would be is said.
+    Dry,
 }
 
-/// What was decided: the answer, and the verdict in words for the log.
-struct Decision {
-    answer: Answer,
-    verdict: &'static str,
-    /// Whether cached answers are wrong now. The number of viewers may be as old as a cached answer: it changes with
-    /// every viewer, and dropping all answers each time would leave no cache where it is needed most.
-    changed: bool,
-}
-
-impl Decision {
-    fn changed(verdict: &'static str) -> Self {
-        Self { answer: Answer::Fine, verdict, changed: true }
-    }
-
-    fn unchanged(verdict: &'static str) -> Self {
-        Self { answer: Answer::Fine, verdict, changed: false }
-    }
-}
-
-/// Does what follows from `callback`, as `media_server` sent it.
-///
-/// A repeat changes nothing more, except of `Publish`: that its connection publishes again means that it had stopped.
-///
-/// An error is a refusal: the media server then disconnects the encoder or player.
-pub(crate) async fn react(app: &App, media_server: &MediaServer, callback: Callback) -> Result<Answer, StreamError> {
+/// Settles `reports`, in their order as far as they are of the same stream.
+pub(crate) async fn settle(app: &App, reports: &[Report], mode: Mode) -> Result<Vec<Outcome>, StreamError> {
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
-    let is_heartbeat = matches!(callback, Callback::UpdatePublish { .. });
-    let encoder = |client_id| Encoder { media_server: media_server.clone(), client_id };
-    let decision = conn
-        .transaction(async |conn| match callback {
-            Callback::Publish { key, client } => publish(app, conn, &StreamKey::of(&key), encoder(client), now).await,
-            Callback::UpdatePublish { key, client } => {
-                heartbeat(conn, &StreamKey::of(&key), encoder(client), now).await
+    let result = conn
+        .transaction(async |conn| {
+            let mut effects = Effects::new(now, app.config.rules());
+            let subjects = Subjects::find(conn, reports).await?;
+            let mut outcomes: Vec<Option<Outcome>> = vec![None; reports.len()];
+            // A stream's first calls, then each one's second, and so on: a call is decided by what the one before has left.
+            let mut rounds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+            let mut seen: HashMap<StreamId, usize> = HashMap::new();
+            for (index, report) in reports.iter().enumerate() {
+                match subjects.of(&report.call.what) {
+                    Ok((stream, _)) => {
+                        let round = seen.entry(stream.id).or_default();
+                        rounds.entry(*round).or_default().push(index);
+                        *round += 1;
+                    }
+                    Err(unknown) => outcomes[index] = Some(unknown),
+                }
             }
-            Callback::Done { name, client } => done(conn, &name, encoder(client), now).await,
-            Callback::Play { name, client } => play(conn, &name, encoder(client)).await,
-            Callback::RecordDone { name, path } => recorded(conn, &name, &media_server.name, path, now).await,
+            for indexes in rounds.into_values() {
+                let asked: Vec<_> = indexes.iter().map(|index| Asked::of(&subjects, &reports[*index])).collect();
+                for (index, outcome) in indexes.iter().zip(round(conn, &mut effects, asked, mode).await?) {
+                    outcomes[*index] = Some(outcome);
+                }
+            }
+            effects.tell(conn).await?;
+            let outcomes =
+                outcomes.into_iter().map(|outcome| outcome.ok_or(StreamError::Busy)).collect::<Result<_, _>>()?;
+            Ok::<_, StreamError>((outcomes, effects.changed))
         })
         .await;
-    // Dropped also when the transaction failed: its commit may have arrived all the same.
-    if decision.as_ref().map_or(true, |decision| decision.changed) {
-        app.cache.forget().await;
-    }
-    let decision = decision?;
-    let (media_server, verdict) = (&media_server.name, decision.verdict);
-    match is_heartbeat {
-        // One every few seconds from each encoder.
-        true => tracing::debug!(media_server, verdict, "media server's callback"),
-        false => tracing::info!(media_server, verdict, "media server's callback"),
-    }
-    Ok(decision.answer)
+    forget_changed(app, &result).await;
+    Ok(result?.0)
 }
 
-async fn publish(
-    app: &App,
-    conn: &mut AsyncPgConnection,
-    key: &StreamKey,
-    encoder: Encoder,
-    now: DateTime<Utc>,
-) -> Result<Decision, StreamError> {
-    let stream = streams::lock_by_key(conn, key).await?.ok_or(StreamError::WrongKey)?;
-    if let Some(current) = broadcasts::find_live(conn, stream.id).await? {
-        let (old, new) = (&current.encoder.media_server, &encoder.media_server);
-        let was_restarted = old.name == new.name && old.run != new.run;
-        let reason = if current.encoder == encoder {
-            // The same connection publishes again: its `done` got lost.
-            EndReason::Replaced
-        } else if was_restarted || current.is_stale(now, app.config.stale_after) {
-            EndReason::Stale
-        } else {
-            return Err(StreamError::AlreadyLive(stream.id));
-        };
-        end(conn, &stream, &current, reason, now).await?;
-    }
-    begin(conn, &stream, &encoder, now).await?;
-    let answer = Answer::PublishAs(stream.playback_id);
-    Ok(Decision { answer, verdict: "the stream is live", changed: true })
+/// Something happens to streams otherwise than by a call: an order, or silence.
+pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<(), StreamError> {
+    let mut conn = app.pool.get().await?;
+    let result = conn
+        .transaction(async |conn| {
+            let mut effects = Effects::new(app.clock.now(), app.config.rules());
+            happen_within(conn, &mut effects, all).await?;
+            effects.tell(conn).await?;
+            Ok::<_, StreamError>(((), effects.changed))
+        })
+        .await;
+    forget_changed(app, &result).await;
+    result.map(|_| ())
 }
 
-async fn heartbeat(
+/// The same, in a transaction of the caller's, who ends it with [`Effects::tell`].
+pub(crate) async fn happen_within(
     conn: &mut AsyncPgConnection,
-    key: &StreamKey,
-    encoder: Encoder,
-    now: DateTime<Utc>,
-) -> Result<Decision, StreamError> {
-    // A key that is not known any more ends the broadcast: this answer is what disconnects its encoder.
-    let stream = streams::lock_by_key(conn, key).await?.ok_or(StreamError::WrongKey)?;
-    let current = broadcasts::find_live(conn, stream.id).await?;
-    if let Some(current) = &current
-        && current.encoder == encoder
-    {
-        broadcasts::touch(conn, current.id, now).await?;
-        return Ok(Decision::unchanged("the encoder is still there"));
-    }
-    let last = broadcasts::find_last_of(conn, stream.id, &encoder).await?;
-    match (current, last.and_then(|broadcast| broadcast.end)) {
-        // We thought it gone because nobody could report to us; it was there all the time.
-        (None, Some((_, EndReason::Stale))) => {
-            begin(conn, &stream, &encoder, now).await?;
-            Ok(Decision::changed("the stream is live again, its encoder had never left"))
-        }
-        // It may be reported before its `publish` is answered.
-        (_, None) => Ok(Decision::unchanged("this encoder has not been accepted yet")),
-        (_, Some(_)) => Err(StreamError::BroadcastEnded(stream.id)),
+    effects: &mut Effects,
+    all: &[(StreamId, Happening)],
+) -> Result<(), StreamError> {
+    let ids: Vec<i64> = all.iter().map(|(id, _)| id.0).collect();
+    let streams = situations::lock(conn, &[], &[], &ids).await?;
+    let asked = all.iter().filter_map(|(id, happening)| {
+        let stream = streams.iter().find(|stream| stream.id == *id)?.clone();
+        Some(Asked { stream, key_id: None, caller: None, to_do: ToDo::Decide(happening.clone()) })
+    });
+    round(conn, effects, asked.collect(), Mode::ForGood).await?;
+    Ok(())
+}
+
+/// Cached answers that are wrong now are dropped.
+///
+/// The number of viewers may be as old as a cached answer: it changes with every viewer, and dropping all answers each
+/// time would leave no cache where it is needed most.
+async fn forget_changed<T>(app: &App, result: &Result<(T, Vec<StreamId>), StreamError>) {
+    match result {
+        Ok((_, changed)) if changed.is_empty() => {}
+        Ok((_, changed)) => app.cache.forget(changed).await,
+        // Its commit may have arrived all the same.
+        Err(_) => app.cache.forget_all().await,
     }
 }
 
-async fn done(
-    conn: &mut AsyncPgConnection,
-    name: &str,
-    connection: Encoder,
-    now: DateTime<Utc>,
-) -> Result<Decision, StreamError> {
-    if let Some(stream) = streams::lock_by_key(conn, &StreamKey::of(name)).await? {
-        return match broadcasts::find_live(conn, stream.id).await? {
-            Some(current) if current.encoder == connection => {
-                end(conn, &stream, &current, EndReason::Left, now).await?;
-                Ok(Decision::changed("the encoder left, the stream has ended"))
+/// The streams that calls are about.
+struct Subjects {
+    by_id: HashMap<StreamId, Stream>,
+    by_playback: HashMap<Uuid, StreamId>,
+    by_key: HashMap<Vec<u8>, (KeyId, StreamId)>,
+}
+
+impl Subjects {
+    async fn find(conn: &mut AsyncPgConnection, reports: &[Report]) -> Result<Self, StreamError> {
+        let mut hashes = Vec::new();
+        let mut playback_ids = Vec::new();
+        for report in reports {
+            match &report.call.what {
+                What::Publish { key, .. } => hashes.push(key.hash()),
+                What::Heartbeat { name }
+                | What::Confirm { name }
+                | What::Leave { name }
+                | What::Play { name }
+                | What::Recorded { name, .. } => match name {
+                    Name::Key(key) => hashes.push(key.hash()),
+                    Name::Public(playback_id) => playback_ids.push(*playback_id),
+                },
             }
-            Some(_) => Ok(Decision::unchanged("ignored: another encoder is on air")),
-            None => Ok(Decision::unchanged("ignored: the stream has ended already")),
-        };
-    }
-    let Some(stream) = lock_by_playback_name(conn, name).await? else {
-        return Ok(Decision::unchanged("ignored: no stream has this name"));
-    };
-    match broadcasts::find_live(conn, stream.id).await? {
-        Some(current) if viewers::remove(conn, current.id, &connection).await? => {
-            streams::count_viewers(conn, stream.id, current.id).await?;
-            Ok(Decision::unchanged("a viewer left"))
         }
-        _ => Ok(Decision::unchanged("ignored: neither the encoder nor a viewer we know")),
+        let locked = situations::lock(conn, &hashes, &playback_ids, &[]).await?;
+        let by_key = if hashes.is_empty() { HashMap::new() } else { situations::find_keys(conn, &hashes).await? };
+        let by_playback = locked.iter().map(|stream| (stream.playback_id, stream.id)).collect();
+        Ok(Self { by_id: locked.into_iter().map(|stream| (stream.id, stream)).collect(), by_playback, by_key })
+    }
+
+    /// Which stream a call is about, and with which key; or what becomes of a call about none.
+    fn of(&self, what: &What) -> Result<(&Stream, Option<KeyId>), Outcome> {
+        let by_key = |hash: Vec<u8>| self.by_key.get(&hash).map(|(key, stream)| (*stream, Some(*key)));
+        let found = match what {
+            What::Publish { key, .. } => by_key(key.hash()),
+            What::Heartbeat { name }
+            | What::Confirm { name }
+            | What::Leave { name }
+            | What::Play { name }
+            | What::Recorded { name, .. } => match name {
+                Name::Key(key) => by_key(key.hash()),
+                Name::Public(playback_id) => self.by_playback.get(playback_id).map(|stream| (*stream, None)),
+            },
+        };
+        let found = found.and_then(|(stream, key)| Some((self.by_id.get(&stream)?, key)));
+        found.ok_or_else(|| {
+            let (answer, verdict) = match what {
+                What::Publish { .. } => (Err(Refusal::WrongKey), "refused: no stream has this key"),
+                // This answer is what disconnects an encoder whose key was revoked.
+                What::Heartbeat { .. } => (Err(Refusal::WrongKey), "sent away: no stream has this key any more"),
+                What::Play { .. } => (Err(Refusal::NoSuchPlayback), "refused: nothing is played under this name"),
+                What::Confirm { .. } | What::Leave { .. } => (Ok(Answer::Fine), "ignored: no stream has this name"),
+                What::Recorded { .. } => (Ok(Answer::Fine), "ignored: a recording of no stream of ours"),
+            };
+            Outcome { answer, verdict: verdict.to_owned(), stream_id: None, key_id: None }
+        })
     }
 }
 
-async fn play(conn: &mut AsyncPgConnection, name: &str, player: Encoder) -> Result<Decision, StreamError> {
-    let stream = lock_by_playback_name(conn, name).await?.ok_or(StreamError::NoSuchPlayback)?;
-    let Some(current) = broadcasts::find_live(conn, stream.id).await? else {
-        return Ok(Decision::unchanged("a viewer waits for the stream to begin"));
-    };
-    viewers::put(conn, current.id, &player).await?;
-    streams::count_viewers(conn, stream.id, current.id).await?;
-    Ok(Decision::unchanged("a viewer came"))
+/// One thing to be settled.
+struct Asked {
+    stream: Stream,
+    key_id: Option<KeyId>,
+    caller: Option<Connection>,
+    to_do: ToDo,
 }
 
-async fn recorded(
+enum ToDo {
+    Decide(Happening),
+    /// A file of this media server is to be noted.
+    Keep {
+        media_server: String,
+        path: String,
+    },
+}
+
+impl Asked {
+    fn of(subjects: &Subjects, report: &Report) -> Self {
+        let (stream, key_id) = match subjects.of(&report.call.what) {
+            Ok((stream, key_id)) => (stream.clone(), key_id),
+            Err(_) => unreachable!("calls about no stream are settled before"),
+        };
+        let caller = Connection { media_server: report.media_server.clone(), client_id: report.call.client_id.clone() };
+        let happening = match (&report.call.what, key_id) {
+            (What::Recorded { path, .. }, _) => {
+                let to_do = ToDo::Keep { media_server: caller.media_server.name, path: path.clone() };
+                return Self { stream, key_id, caller: None, to_do };
+            }
+            (What::Publish { under, .. }, Some(key)) => {
+                Happening::Publish { caller: caller.clone(), key, under: under.clone() }
+            }
+            (What::Publish { .. } | What::Heartbeat { .. }, key) => {
+                Happening::Heartbeat { caller: caller.clone(), key }
+            }
+            (What::Confirm { .. }, _) => Happening::Confirm { caller: caller.clone() },
+            (What::Leave { .. }, _) => Happening::Leave { caller: caller.clone() },
+            (What::Play { .. }, _) => Happening::Play { caller: caller.clone() },
+        };
+        Self { stream, key_id, caller: Some(caller), to_do: ToDo::Decide(happening) }
+    }
+}
+
+/// Settles one thing for each of several streams.
+async fn round(
     conn: &mut AsyncPgConnection,
-    name: &str,
+    effects: &mut Effects,
+    asked: Vec<Asked>,
+    mode: Mode,
+) -> Result<Vec<Outcome>, StreamError> {
+    let streams = asked.iter().map(|one| (one.stream.clone(), one.caller.clone())).collect();
+    let known = situations::load(conn, streams).await?;
+    let mut outcomes = Vec::with_capacity(asked.len());
+    let mut changes = Vec::new();
+    for (one, situation) in asked.iter().zip(&known) {
+        let (answer, verdict) = match &one.to_do {
+            ToDo::Decide(happening) => {
+                let step = machine::decide(situation, happening, effects.now, effects.rules);
+                changes.extend(step.changes.into_iter().map(|change| (situation, change)));
+                (step.answer, step.verdict)
+            }
+            ToDo::Keep { media_server, path } => {
+                (Ok(Answer::Fine), keep(conn, effects, &one.stream, media_server, path, mode).await?.to_owned())
+            }
+        };
+        outcomes.push(Outcome { answer, verdict, stream_id: Some(one.stream.id), key_id: one.key_id });
+    }
+    if mode == Mode::ForGood {
+        effects.apply(conn, &changes).await?;
+    }
+    Ok(outcomes)
+}
+
+/// Notes a recorded file, once.
+async fn keep(
+    conn: &mut AsyncPgConnection,
+    effects: &mut Effects,
+    stream: &Stream,
     media_server: &str,
-    path: String,
-    now: DateTime<Utc>,
-) -> Result<Decision, StreamError> {
-    let Some(stream) = lock_by_playback_name(conn, name).await? else {
-        return Ok(Decision::unchanged("ignored: a recording of no stream of ours"));
-    };
+    path: &str,
+    mode: Mode,
+) -> Result<&'static str, StreamError> {
+    let now = effects.now;
     // The file's name tells when it was begun. A broadcast may follow before the former one's file is reported.
-    let begun = recording_begun(&path).unwrap_or(now);
+    let begun = recording_begun(path).unwrap_or(now);
     let found = match broadcasts::find_at(conn, stream.id, begun).await? {
         // The media server's clock may be behind ours.
         None => broadcasts::find_at(conn, stream.id, now).await?,
         found => found,
     };
     let Some(broadcast_id) = found else {
-        return Ok(Decision::unchanged("ignored: a recording without a broadcast"));
+        return Ok("ignored: a recording without a broadcast");
     };
-    if !recordings::insert(conn, broadcast_id, media_server, &path, now).await? {
-        return Ok(Decision::unchanged("ignored: this recording was reported before"));
+    if mode == Mode::Dry {
+        let is_known = recordings::is_known(conn, media_server, path).await?;
+        return Ok(if is_known { "ignored: this recording was reported before" } else { "a recording is ready" });
     }
-    let ready = RecordingReady {
+    if !recordings::insert(conn, broadcast_id, media_server, path, now).await? {
+        return Ok("ignored: this recording was reported before");
+    }
+    effects.events.push(Pending::of(&RecordingReady {
         stream_id: stream.id,
         broadcast_id,
         user_id: stream.user_id,
         playback_id: stream.playback_id,
         media_server: media_server.to_owned(),
-        path,
+        path: path.to_owned(),
         ready_at: now,
-    };
-    outbox::enqueue(conn, &ready, now).await?;
-    Ok(Decision::unchanged("a recording is ready"))
+    })?);
+    Ok("a recording is ready")
 }
 
 /// When a file that nginx-rtmp names `<name>-<seconds since 1970>.flv` was begun (`record_unique on`), to the end of
@@ -215,81 +388,197 @@ fn recording_begun(path: &str) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp(seconds.checked_add(1)?, 0)
 }
 
-/// The stream that is played under `name`, held until the transaction ends.
-async fn lock_by_playback_name(conn: &mut AsyncPgConnection, name: &str) -> Result<Option<Stream>, StreamError> {
-    match name.parse() {
-        Ok(playback_id) => Ok(streams::lock_by_playback(conn, playback_id).await?),
-        Err(_not_one) => Ok(None),
+/// What a transaction changes besides the situation itself: what others are told of it, at its end.
+pub(crate) struct Effects {
+    now: DateTime<Utc>,
+    rules: Rules,
+    events: Vec<Pending>,
+    feed: Vec<feed::Item>,
+    /// Streams that look otherwise now.
+    pub(crate) changed: Vec<StreamId>,
+}
+
+impl Effects {
+    pub(crate) fn new(now: DateTime<Utc>, rules: Rules) -> Self {
+        Self { now, rules, events: Vec::new(), feed: Vec::new(), changed: Vec::new() }
+    }
+
+    /// Tells of everything. The last thing in a transaction.
+    pub(crate) async fn tell(&mut self, conn: &mut AsyncPgConnection) -> Result<(), StreamError> {
+        outbox::enqueue_all(conn, &self.events, self.now).await?;
+        feed::tell(conn, &self.feed, self.now).await?;
+        Ok(())
+    }
+
+    /// Carries out `changes`: at most one of each kind a stream.
+    async fn apply(
+        &mut self,
+        conn: &mut AsyncPgConnection,
+        changes: &[(&Situation, Change)],
+    ) -> Result<(), StreamError> {
+        let now = self.now;
+        let mut heard = Vec::new();
+        let mut used = Vec::new();
+        let mut taken_off = Vec::new();
+        let (mut closed, mut closed_of) = (Vec::new(), Vec::new());
+        let mut live = Vec::new();
+        let mut came = Vec::new();
+        let mut counted = Vec::new();
+        for (Situation { stream, .. }, change) in changes {
+            match change {
+                Change::Heard(id) => heard.push(id.0),
+                Change::Used(id) => used.push(id.0),
+                Change::Rename(id, client_id) => situations::rename(conn, *id, client_id).await?,
+                Change::TakeOff { publication, broadcast, off_air } => {
+                    self.changed.push(stream.id);
+                    taken_off.push(TakenOff {
+                        stream: stream.id,
+                        publication: *publication,
+                        broadcast: *broadcast,
+                        off_air: *off_air,
+                    });
+                }
+                Change::Close { broadcast, started_at, off_air } => {
+                    closed.push(broadcast.0);
+                    closed_of.push(stream.id.0);
+                    self.ended(stream, *broadcast, *started_at, off_air.since, off_air.reason)?;
+                }
+                Change::Begin { encoder, key } => {
+                    let every = FOLLOWERS_TOLD_EVERY;
+                    let is_told = stream.visibility == Visibility::Public
+                        && stream.followers_told_at.is_none_or(|told_at| told_at + every <= now);
+                    live.push(GoesLive { stream: stream.id, broadcast: None, encoder, key: *key, is_told });
+                }
+                Change::GoOn { broadcast, encoder, key } => {
+                    let broadcast = Some(*broadcast);
+                    live.push(GoesLive { stream: stream.id, broadcast, encoder, key: *key, is_told: false });
+                }
+                Change::Hold { until } => situations::hold(conn, stream.id, *until).await?,
+                Change::PlayerCame(player) => {
+                    came.push((stream.id, player));
+                    counted.push(stream.id.0);
+                }
+                Change::PlayerLeft(player) => {
+                    players::remove(conn, stream.id, player).await?;
+                    counted.push(stream.id.0);
+                }
+            }
+        }
+        if !heard.is_empty() {
+            situations::heard(conn, &heard, now).await?;
+        }
+        if !used.is_empty() {
+            keys::used(conn, &used, now).await?;
+        }
+        if !taken_off.is_empty() {
+            situations::take_off(conn, &taken_off, now).await?;
+        }
+        if !closed.is_empty() {
+            situations::close(conn, &closed, &closed_of, now).await?;
+        }
+        if !live.is_empty() {
+            let began = situations::go_live(conn, &live, now).await?;
+            for (Situation { stream, .. }, change) in changes {
+                self.went_live(stream, change, &began)?;
+            }
+        }
+        if !came.is_empty() {
+            players::put(conn, &came).await?;
+        }
+        if !counted.is_empty() {
+            players::recount(conn, &counted).await?;
+        }
+        Ok(())
+    }
+
+    fn went_live(
+        &mut self,
+        stream: &Stream,
+        change: &Change,
+        broadcasts: &HashMap<StreamId, BroadcastId>,
+    ) -> Result<(), StreamError> {
+        if !matches!(change, Change::Begin { .. } | Change::GoOn { .. }) {
+            return Ok(());
+        }
+        self.changed.push(stream.id);
+        let (Change::Begin { .. }, Some(broadcast_id)) = (change, broadcasts.get(&stream.id)) else { return Ok(()) };
+        self.events.push(Pending::of(&StreamWentLive {
+            stream_id: stream.id,
+            broadcast_id: *broadcast_id,
+            user_id: stream.user_id,
+            playback_id: stream.playback_id,
+            title: stream.title.clone(),
+            is_public: stream.visibility == Visibility::Public,
+            started_at: self.now,
+        })?);
+        let data = json!({
+            "streamId": stream.id,
+            "userId": stream.user_id,
+            "title": stream.title,
+            "playbackId": stream.playback_id,
+            "startTime": self.now,
+        });
+        self.say(stream, "live", data);
+        Ok(())
+    }
+
+    fn ended(
+        &mut self,
+        stream: &Stream,
+        broadcast_id: BroadcastId,
+        started_at: DateTime<Utc>,
+        ended_at: DateTime<Utc>,
+        reason: EndReason,
+    ) -> Result<(), StreamError> {
+        self.changed.push(stream.id);
+        self.events.push(Pending::of(&StreamEnded {
+            stream_id: stream.id,
+            broadcast_id,
+            user_id: stream.user_id,
+            started_at,
+            ended_at,
+            reason,
+        })?);
+        self.say(stream, "ended", json!({"streamId": stream.id, "endTime": ended_at, "reason": reason}));
+        Ok(())
+    }
+
+    /// Puts something into the feed, where everybody may hear of the stream.
+    fn say(&mut self, stream: &Stream, kind: &'static str, data: serde_json::Value) {
+        if stream.visibility == Visibility::Public {
+            self.feed.push(feed::Item { kind, stream_id: stream.id, data });
+        }
     }
 }
 
-async fn begin(
-    conn: &mut AsyncPgConnection,
-    stream: &Stream,
-    encoder: &Encoder,
-    now: DateTime<Utc>,
-) -> Result<BroadcastId, StreamError> {
-    let broadcast_id = broadcasts::insert(conn, stream.id, encoder, now).await?;
-    streams::set_live(conn, stream.id, now).await?;
-    let live = StreamWentLive {
-        stream_id: stream.id,
-        broadcast_id,
-        user_id: stream.user_id,
-        playback_id: stream.playback_id,
-        started_at: now,
+/// Ends what nobody reports any more, and closes what nobody came back to.
+pub(crate) async fn end_silent(app: &App) -> Result<(), StreamError> {
+    let now = app.clock.now();
+    let (stale, to_close) = {
+        let mut conn = app.pool.get().await?;
+        let stale = situations::find_stale(&mut conn, now - app.config.stale_after, MOST_SILENT).await?;
+        (stale, broadcasts::find_to_close(&mut conn, now, MOST_SILENT).await?)
     };
-    outbox::enqueue(conn, &live, now).await?;
-    Ok(broadcast_id)
-}
-
-/// Ends `broadcast` and with it the stream. The caller holds the stream's row.
-pub(crate) async fn end(
-    conn: &mut AsyncPgConnection,
-    stream: &Stream,
-    broadcast: &Broadcast,
-    reason: EndReason,
-    now: DateTime<Utc>,
-) -> QueryResult<()> {
-    // Clocks of instances differ a little; an end is never before its beginning.
-    let ended_at = now.max(broadcast.started_at);
-    broadcasts::end(conn, broadcast.id, reason, ended_at).await?;
-    viewers::remove_all(conn, broadcast.id).await?;
-    streams::set_ended(conn, stream.id, ended_at).await?;
-    let ended = StreamEnded {
-        stream_id: stream.id,
-        broadcast_id: broadcast.id,
-        user_id: stream.user_id,
-        started_at: broadcast.started_at,
-        ended_at,
-        reason,
-    };
-    outbox::enqueue(conn, &ended, now).await?;
+    for (stream_id, publication) in stale {
+        happen(app, &[(stream_id, Happening::Gone { publication, reason: EndReason::Stale })]).await?;
+        tracing::info!(%stream_id, "the stream has ended: its media server does not report it any more");
+    }
+    let to_close: Vec<_> = to_close.into_iter().map(|stream_id| (stream_id, Happening::Close)).collect();
+    if !to_close.is_empty() {
+        happen(app, &to_close).await?;
+    }
     Ok(())
 }
 
-/// Ends every broadcast that was not heard of for `BROADCAST_STALE_AFTER`.
-pub(crate) async fn end_stale(app: &App) -> Result<(), StreamError> {
-    let now = app.clock.now();
-    let mut conn = app.pool.get().await?;
-    for stream_id in broadcasts::find_stale(&mut conn, now - app.config.stale_after).await? {
-        let ended = conn
-            .transaction(async |conn| {
-                let Some(stream) = streams::lock(conn, stream_id).await? else { return Ok(false) };
-                // It may have been heard of, or have ended, since we looked.
-                match broadcasts::find_live(conn, stream_id).await? {
-                    Some(current) if current.is_stale(now, app.config.stale_after) => {
-                        end(conn, &stream, &current, EndReason::Stale, now).await?;
-                        Ok::<_, StreamError>(true)
-                    }
-                    _ => Ok(false),
-                }
-            })
-            .await?;
-        if ended {
-            app.cache.forget().await;
-            tracing::info!(%stream_id, "the stream has ended: its media server does not report it any more");
-        }
-    }
+/// What an owner is done with: everything of this stream is ended before it goes.
+pub(crate) async fn end_before_deletion(
+    conn: &mut AsyncPgConnection,
+    effects: &mut Effects,
+    ids: &[StreamId],
+) -> Result<(), StreamError> {
+    let all: Vec<_> = ids.iter().map(|id| (*id, Happening::Stop { reason: EndReason::Deleted })).collect();
+    happen_within(conn, effects, &all).await?;
+    streams::delete(conn, ids).await?;
     Ok(())
 }
 

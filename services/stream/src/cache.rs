@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use backplane::Backplane;
+use common::StreamId;
 
 use crate::error::StreamError;
 
@@ -43,8 +44,13 @@ impl Cache {
         Ok(answer)
     }
 
-    /// Forgets everything: call it after the commit of a change, before it is answered.
-    pub(crate) async fn forget(&self) {
+    /// Forgets all lists and these streams: call it after the commit of a change, before it is answered.
+    pub(crate) async fn forget(&self, _changed: &[StreamId]) {
+        self.forget_all().await;
+    }
+
+    /// Forgets everything.
+    pub(crate) async fn forget_all(&self) {
         if let Err(error) = self.backplane.increment(GENERATION, GENERATION_LIFETIME).await {
             // Whoever still reaches the backplane reads what it has, for `ttl` at most.
             tracing::debug!(%error, "cached streams could not be dropped");

@@ -5,6 +5,8 @@ use std::time::Duration;
 use chassis::{ConfigError, Core, Env};
 use common::Secret;
 
+use crate::machine::Rules;
+
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `WEBHOOK_SECRET`: what media servers show with their callbacks. Never printed.
@@ -17,6 +19,10 @@ pub struct Config {
     pub playback_base_url: String,
     /// `BROADCAST_STALE_AFTER`: a broadcast not heard of for this long is over.
     pub stale_after: Duration,
+    /// `RECONNECT_GRACE`: how long a broadcast can be gone on with after its encoder has left.
+    pub grace: Duration,
+    /// `PUBLISH_HOLD`: how long an encoder that was sent away stays away.
+    pub hold: Duration,
     /// `STREAM_CACHE_TTL`: how long a list may be kept.
     pub cache_ttl: Duration,
 }
@@ -31,8 +37,16 @@ impl Config {
             relay_url: trimmed(env.read("RTMP_RELAY_URL", "rtmp://127.0.0.1:1935/watch", "The media server's public application as the media server itself reaches it: an accepted broadcast is handed on there under its public name.")?),
             playback_base_url: trimmed(base),
             stale_after: env.read("BROADCAST_STALE_AFTER", "20s", "A broadcast that the media server has not reported for this long is over. Several times its heartbeat (5 s).")?,
+            grace: env.read("RECONNECT_GRACE", "30s", "An encoder that comes back this soon goes on with the same broadcast: only after it others are told that the broadcast has ended. `0s`: never.")?,
+            hold: env.read("PUBLISH_HOLD", "10s", "When a broadcast was ended by order (its owner's, an administrator's, a revoked key's), no encoder is taken on that stream for this long: encoders come back by themselves.")?,
             cache_ttl: env.read("STREAM_CACHE_TTL", "2s", "How long lists and details of streams may be kept; a change drops them at once.")?,
         })
+    }
+}
+
+impl Config {
+    pub(crate) fn rules(&self) -> Rules {
+        Rules { stale_after: self.stale_after, grace: self.grace, hold: self.hold }
     }
 }
 

@@ -20,6 +20,7 @@ const LONGEST_DESCRIPTION: usize = 5000;
 const KEY_BYTES: usize = 20;
 
 /// What an encoder publishes with. Whoever knows it can go live, so it is shown once and stored as a hash.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StreamKey(String);
 
 impl StreamKey {
@@ -76,6 +77,30 @@ impl Status {
     }
 }
 
+/// Who may see a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Visibility {
+    /// Everybody; it is in lists.
+    #[default]
+    Public,
+    /// Whoever knows its playback id; it is in no list.
+    Unlisted,
+    /// Its owner. Whoever has the playlist's address can play it all the same: that is known to nobody else.
+    Private,
+}
+
+impl Visibility {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::Unlisted => "unlisted",
+            Self::Private => "private",
+        }
+    }
+}
+
 /// A stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stream {
@@ -87,24 +112,35 @@ pub struct Stream {
     pub title: String,
     pub description: Option<String>,
     pub status: Status,
+    pub visibility: Visibility,
+    pub featured: bool,
+    pub scheduled_at: Option<DateTime<Utc>>,
     pub start_time: Option<DateTime<Utc>>,
     pub end_time: Option<DateTime<Utc>>,
+    /// Players over RTMP and watchers over HLS, while it is live.
     pub viewer_count: i32,
+    /// What its owner has set.
     pub thumbnail: Option<String>,
+    /// When the last picture was taken from its broadcast.
+    pub pictured_at: Option<DateTime<Utc>>,
+    /// No encoder is taken before.
+    pub refused_until: Option<DateTime<Utc>>,
+    /// When its followers were last told that it is live.
+    pub followers_told_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
 
-/// The encoder of a broadcast, as its media server knows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Encoder {
+/// A media server's connection, of an encoder or of a player.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Connection {
     pub media_server: MediaServer,
-    /// The number that this run of the media server gave the connection.
+    /// What this run of the media server calls the connection: a number, or a longer name.
     pub client_id: String,
 }
 
 /// A media server, from its start to its end: connections are numbered anew in each run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MediaServer {
     /// As it is named in its configuration.
     pub name: String,
@@ -112,19 +148,43 @@ pub struct MediaServer {
     pub run: String,
 }
 
-/// One time that a stream was on air.
+/// What viewers see as one: from going live to the end. An encoder that comes back soon enough goes on with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broadcast {
     pub id: BroadcastId,
-    pub stream_id: StreamId,
-    pub encoder: Encoder,
     pub started_at: DateTime<Utc>,
+    /// While nobody publishes: since when, why, and until when it can be gone on with. Not at all if that is `None`.
+    pub off_air: Option<OffAir>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffAir {
+    pub since: DateTime<Utc>,
+    pub reason: EndReason,
+    pub open_until: Option<DateTime<Utc>>,
+}
+
+/// One connection of an encoder that was let publish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    pub id: PublicationId,
+    pub encoder: Connection,
     pub last_seen_at: DateTime<Utc>,
     /// When and why it ended; `None` while it is on air.
     pub end: Option<(DateTime<Utc>, EndReason)>,
 }
 
-impl Broadcast {
+/// A publication's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicationId(pub i64);
+
+/// A key's row: what it is called where the key itself is not to be seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = i64)]
+pub struct KeyId(pub i64);
+
+impl Publication {
     /// Whether its media server has not reported it for longer than `after`.
     #[must_use]
     pub fn is_stale(&self, now: DateTime<Utc>, after: Duration) -> bool {

@@ -1,8 +1,12 @@
 //! What can go wrong, and what a client sees of it.
 
+use std::time::Duration;
+
 use chassis::db;
-use common::{Problem, StreamId};
+use common::{Kind, Problem, StreamId};
 use diesel_async::pooled_connection::deadpool::PoolError;
+
+use crate::machine::Refusal;
 
 common::problems! {
     /// There is no stream with this id.
@@ -17,6 +21,14 @@ common::problems! {
     ALREADY_LIVE = 409 "already-live" "Already live";
     /// This broadcast has ended on our side; the media server disconnects the encoder because of this answer.
     BROADCAST_ENDED = 403 "broadcast-ended" "Broadcast ended";
+    /// The broadcast was ended by order a moment ago (`PUBLISH_HOLD`). The encoder may try again later.
+    SENT_AWAY = 403 "sent-away" "Sent away";
+    /// This media server shows viewers the name that an encoder publishes under. Publish as `<playbackId>?key=<stream key>`.
+    NOT_ITS_NAME = 403 "not-its-name" "Not its name";
+    /// More calls of media servers wait than can be settled soon.
+    TOO_BUSY = 503 "too-busy" "Too busy";
+    /// The stream has no key with this id.
+    NO_SUCH_KEY = 404 "no-such-key" "No such key";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +39,13 @@ pub enum StreamError {
     NotYours(StreamId),
     #[error("the callback did not show the webhook secret")]
     WrongSecret,
-    #[error("no stream has this key")]
-    WrongKey,
-    #[error("nothing is played under this name")]
-    NoSuchPlayback,
-    #[error("stream {0} is live from another encoder")]
-    AlreadyLive(StreamId),
-    #[error("this broadcast of stream {0} has ended")]
-    BroadcastEnded(StreamId),
+    /// A media server's call, refused by the rules of going live: why, in words.
+    #[error("{1}")]
+    Refused(Refusal, String),
+    #[error("too many calls wait")]
+    Busy,
+    #[error("the stream has no such key")]
+    NoSuchKey,
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("the database failed")]
@@ -48,17 +59,28 @@ pub enum StreamError {
 impl From<StreamError> for Problem {
     fn from(error: StreamError) -> Self {
         match error {
-            StreamError::NoSuchStream(_) | StreamError::NoSuchPlayback => NO_SUCH_STREAM.say(&error),
+            StreamError::NoSuchStream(_) => NO_SUCH_STREAM.say(&error),
             StreamError::NotYours(_) => NOT_YOUR_STREAM.say(&error),
             StreamError::WrongSecret => WEBHOOK_SECRET_WRONG.say(&error),
-            StreamError::WrongKey => WRONG_STREAM_KEY.say(&error),
-            StreamError::AlreadyLive(_) => ALREADY_LIVE.say(&error),
-            StreamError::BroadcastEnded(_) => BROADCAST_ENDED.say(&error),
+            StreamError::Refused(refusal, _) => kind_of(refusal).say(&error),
+            StreamError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
+            StreamError::NoSuchKey => NO_SUCH_KEY.say(&error),
             StreamError::Invalid(problem) => problem,
             StreamError::Database(error) => db::query_problem(error),
             StreamError::Pool(error) => db::pool_problem(error),
             StreamError::Json(error) => Self::internal(error),
         }
+    }
+}
+
+fn kind_of(refusal: Refusal) -> Kind {
+    match refusal {
+        Refusal::WrongKey => WRONG_STREAM_KEY,
+        Refusal::AlreadyLive => ALREADY_LIVE,
+        Refusal::BroadcastEnded => BROADCAST_ENDED,
+        Refusal::SentAway => SENT_AWAY,
+        Refusal::NotItsName => NOT_ITS_NAME,
+        Refusal::NoSuchPlayback => NO_SUCH_STREAM,
     }
 }
 

@@ -1,18 +1,21 @@
 //! Live streams, and the webhooks of the media servers that carry them.
 //!
 //! - [`domain`]: streams, broadcasts, and what a title may be.
-//! - [`callback`]: what nginx-rtmp says, parsed; [`broadcasting`]: what follows from it.
+//! - [`call`]: what media servers say; [`dialect`]: how each of them says it. [`machine`]: what follows from it, as a pure
+//!   function; [`broadcasting`]: carries that out.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
 //! - [`names`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
 
-pub mod callback;
+pub mod call;
 pub mod config;
+pub mod dialect;
 pub mod domain;
 pub mod error;
 pub mod routes;
 
 mod broadcasting;
 mod cache;
+mod machine;
 mod names;
 mod reaper;
 mod store;
@@ -27,6 +30,7 @@ use common::SharedClock;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use utoipa::OpenApi as _;
 
+use crate::broadcasting::Calls;
 use crate::cache::Cache;
 use crate::config::Config;
 
@@ -51,6 +55,7 @@ pub(crate) struct App {
     pub(crate) pool: Pool,
     pub(crate) clock: SharedClock,
     pub(crate) cache: Cache,
+    pub(crate) calls: Calls,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -61,10 +66,12 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
     let cache = Cache::new(context.backplane, config.cache_ttl);
-    let app = Arc::new(App { config, pool, clock: context.clock, cache });
+    let (calls, waiting) = Calls::new();
+    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls });
+    context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
-    let names = names::Names { clock: app.clock.clone() };
+    let names = names::Names { clock: app.clock.clone(), rules: app.config.rules() };
     let data = web::Data::from(app);
     Ok(chassis::App::new(move |service| {
         service.app_data(data.clone());

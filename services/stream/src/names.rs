@@ -1,17 +1,19 @@
 //! What we do with events of others: names of users, so that a list of streams shows their owners.
 
-use chrono::{DateTime, Utc};
 use common::{SharedClock, UserId};
 use diesel_async::AsyncPgConnection;
-use events::{EndReason, Envelope, Event as _, UserDeleted, UserRegistered};
+use events::{Envelope, Event as _, UserDeleted, UserRegistered};
 use outbox::{Handler, HandlerError};
 
-use crate::broadcasting;
-use crate::store::{broadcasts, streams, users};
+use crate::broadcasting::{self, Effects};
+use crate::error::StreamError;
+use crate::machine::Rules;
+use crate::store::{streams, users};
 
 /// Keeps `users` as auth tells of it, and forgets who is gone.
 pub(crate) struct Names {
     pub(crate) clock: SharedClock,
+    pub(crate) rules: Rules,
 }
 
 impl Handler for Names {
@@ -23,7 +25,8 @@ impl Handler for Names {
             }
             UserDeleted::NAME => {
                 let user: UserDeleted = envelope.open()?;
-                forget(conn, user.user_id, self.clock.now()).await?;
+                let mut effects = Effects::new(self.clock.now(), self.rules);
+                forget(conn, &mut effects, user.user_id).await?;
             }
             _ => {}
         }
@@ -35,13 +38,16 @@ impl Handler for Names {
 ///
 /// An encoder that is still there is cut off when it is next reported: nobody has its key any more. Lists show the
 /// streams for `STREAM_CACHE_TTL` at most.
-async fn forget(conn: &mut AsyncPgConnection, user_id: UserId, now: DateTime<Utc>) -> Result<(), HandlerError> {
-    for stream in streams::lock_all_of(conn, user_id).await? {
-        if let Some(broadcast) = broadcasts::find_live(conn, stream.id).await? {
-            broadcasting::end(conn, &stream, &broadcast, EndReason::StoppedByOwner, now).await?;
-        }
-    }
-    streams::delete_all_of(conn, user_id).await?;
+async fn forget(conn: &mut AsyncPgConnection, effects: &mut Effects, user_id: UserId) -> Result<(), HandlerError> {
+    let ids: Vec<_> = streams::lock_all_of(conn, user_id).await?.iter().map(|stream| stream.id).collect();
+    let ended = async {
+        broadcasting::end_before_deletion(conn, effects, &ids).await?;
+        effects.tell(conn).await
+    };
+    ended.await.map_err(|error| match error {
+        StreamError::Database(error) => HandlerError::Database(error),
+        error => HandlerError::Retry(error.to_string()),
+    })?;
     users::forget(conn, user_id).await?;
     Ok(())
 }

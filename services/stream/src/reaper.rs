@@ -23,7 +23,7 @@ pub(crate) async fn run(app: Arc<App>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
         }
         pause = EVERY;
-        if let Err(error) = broadcasting::end_stale(&app).await {
+        if let Err(error) = broadcasting::end_silent(&app).await {
             tracing::warn!(error = common::problem::chain(&error), "stale broadcasts could not be looked for");
             // The database was away, and with it everybody's reports: they get a full period again.
             pause = app.config.stale_after;

@@ -10,10 +10,11 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use crate::App;
-use crate::broadcasting;
+use crate::broadcasting::{self, Effects};
 use crate::domain::{Description, Status, Stream, StreamKey};
 use crate::error::StreamError;
-use crate::store::{broadcasts, streams};
+use crate::machine::Happening;
+use crate::store::{keys, streams};
 
 /// A stream as it is announced.
 #[derive(Deserialize, ToSchema)]
@@ -154,11 +155,13 @@ pub(crate) async fn create(
     let mut conn = app.pool.get().await?;
     let stream = conn
         .transaction(async |conn| {
-            let id = streams::insert(conn, caller.user_id, &key, &about, app.clock.now()).await?;
+            let now = app.clock.now();
+            let id = streams::insert(conn, caller.user_id, &about, now).await?;
+            keys::insert(conn, id, "default", &key, now).await?;
             streams::find(conn, id).await?.ok_or(StreamError::NoSuchStream(id))
         })
         .await?;
-    app.cache.forget().await;
+    app.cache.forget(&[stream.id]).await;
     Ok(HttpResponse::Created().json(CreatedStream {
         // The owner's name may not have reached us yet; the token has it.
         stream: view(&app, Stream { user_name: stream.user_name.or(Some(caller.name)), ..stream }),
@@ -196,6 +199,7 @@ pub(crate) async fn update(
     let mut conn = app.pool.get().await?;
     let stream = conn
         .transaction(async |conn| {
+            let mut effects = Effects::new(now, app.config.rules());
             let stream = streams::lock(conn, id).await?.ok_or(StreamError::NoSuchStream(id))?;
             if stream.user_id != caller.user_id {
                 return Err(StreamError::NotYours(id));
@@ -207,17 +211,17 @@ pub(crate) async fn update(
                     invalid.or(())?;
                 }
                 (Some(Status::Ended), Status::Live) => {
-                    if let Some(current) = broadcasts::find_live(conn, id).await? {
-                        broadcasting::end(conn, &stream, &current, EndReason::StoppedByOwner, now).await?;
-                    }
+                    let stop = Happening::Stop { reason: EndReason::StoppedByOwner };
+                    broadcasting::happen_within(conn, &mut effects, &[(id, stop)]).await?;
                 }
                 _ => {}
             }
             streams::describe(conn, id, &about, now).await?;
+            effects.tell(conn).await?;
             streams::find(conn, id).await?.ok_or(StreamError::NoSuchStream(id))
         })
         .await?;
-    app.cache.forget().await;
+    app.cache.forget(&[id]).await;
     Ok(web::Json(view(&app, stream)))
 }
 

@@ -7,10 +7,11 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::broadcasting::{self, Answer};
-use crate::callback::Callback;
+use crate::broadcasting::{Outcome, Report};
+use crate::dialect;
 use crate::domain::MediaServer;
 use crate::error::StreamError;
+use crate::machine::Answer;
 
 /// The header that carries the secret, where the media server or the proxy beside it can set one.
 const SECRET_HEADER: &str = "x-webhook-secret";
@@ -23,7 +24,7 @@ const LONGEST_BODY: usize = 16 * 1024;
 /// Names of media servers are hostnames.
 const LONGEST_NAME: usize = 255;
 
-/// What nginx-rtmp posts, as far as it is of use here, for the document: it is read by [`Callback::parse`]. `name` is the stream
+/// What nginx-rtmp posts, as far as it is of use here, for the document: it is read by [`dialect::read`]. `name` is the stream
 /// key of a publisher and the public name of a player; `clientid` numbers the connection. Other calls are answered 204.
 #[derive(Deserialize, ToSchema)]
 #[serde(tag = "call", rename_all = "snake_case")]
@@ -119,7 +120,7 @@ pub(crate) async fn stream_event(
     let too_large = || kinds::BODY_TOO_LARGE.say(format!("a callback has at most {LONGEST_BODY} bytes"));
     let body = body.to_bytes_limited(LONGEST_BODY).await.map_err(|_exceeded| too_large())?;
     let body = body.map_err(|_broken| kinds::BAD_REQUEST.say("the body did not arrive whole"))?;
-    let Some(callback) = Callback::parse(&body).map_err(|error| kinds::BAD_REQUEST.say(error))? else {
+    let Some(call) = dialect::read(&body).map_err(|error| kinds::BAD_REQUEST.say(error))? else {
         return Ok(HttpResponse::NoContent().finish());
     };
     let name = |name| header(&request, name).filter(|text| text.len() <= LONGEST_NAME);
@@ -127,7 +128,8 @@ pub(crate) async fn stream_event(
         name: name(SERVER_HEADER).unwrap_or("default").to_owned(),
         run: name(RUN_HEADER).unwrap_or_default().to_owned(),
     };
-    Ok(match broadcasting::react(&app, &media_server, callback).await? {
+    let Outcome { answer, verdict, .. } = app.calls.settle(Report { media_server, call }).await?;
+    Ok(match answer.map_err(|refusal| StreamError::Refused(refusal, verdict))? {
         Answer::Fine => HttpResponse::NoContent().finish(),
         Answer::PublishAs(playback_id) => {
             let address = format!("{}/{playback_id}", app.config.relay_url);

@@ -1,124 +1,91 @@
-//! Broadcasts: each time that a stream was on air. Callers hold the stream's row.
+//! Broadcasts: what viewers saw as one.
 
 use chrono::{DateTime, Utc};
-use common::{BroadcastId, StreamId};
+use common::{BroadcastId, Page, PageQuery, StreamId};
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use events::EndReason;
-
-use crate::domain::{Broadcast, Encoder, MediaServer};
 
 diesel::table! {
     broadcasts (id) {
         id -> BigInt,
         stream_id -> BigInt,
-        media_server -> Text,
-        server_run -> Text,
-        client_id -> Text,
         started_at -> Timestamptz,
-        last_seen_at -> Timestamptz,
         ended_at -> Nullable<Timestamptz>,
         end_reason -> Nullable<Text>,
+        open_until -> Nullable<Timestamptz>,
+        closed_at -> Nullable<Timestamptz>,
+        peak_viewers -> Integer,
+        unique_viewers -> BigInt,
+        watch_seconds -> BigInt,
     }
 }
 
-/// No more stale broadcasts than these are looked at in one go.
-const BATCH: i64 = 100;
+const REASONS: &[(EndReason, &str)] = &[
+    (EndReason::Left, "left"),
+    (EndReason::Stale, "stale"),
+    (EndReason::Vanished, "vanished"),
+    (EndReason::StoppedByOwner, "stopped_by_owner"),
+    (EndReason::StoppedByAdministrator, "stopped_by_administrator"),
+    (EndReason::KeyRevoked, "key_revoked"),
+    (EndReason::Deleted, "deleted"),
+    (EndReason::Replaced, "replaced"),
+];
 
-#[derive(Queryable, Selectable)]
-#[diesel(table_name = broadcasts)]
-struct BroadcastRow {
-    id: i64,
-    stream_id: i64,
-    media_server: String,
-    server_run: String,
-    client_id: String,
-    started_at: DateTime<Utc>,
-    last_seen_at: DateTime<Utc>,
-    ended_at: Option<DateTime<Utc>>,
-    end_reason: Option<String>,
+pub(crate) fn text_of(reason: EndReason) -> &'static str {
+    REASONS.iter().find(|(other, _)| *other == reason).map_or("left", |(_, text)| text)
 }
 
-impl From<BroadcastRow> for Broadcast {
-    fn from(row: BroadcastRow) -> Self {
-        Self {
-            id: BroadcastId(row.id),
-            stream_id: StreamId(row.stream_id),
-            encoder: Encoder {
-                media_server: MediaServer { name: row.media_server, run: row.server_run },
-                client_id: row.client_id,
-            },
-            started_at: row.started_at,
-            last_seen_at: row.last_seen_at,
-            end: row.ended_at.zip(row.end_reason.as_deref().map(reason_of)),
-        }
-    }
+pub(crate) fn reason_of(text: &str) -> EndReason {
+    REASONS.iter().find(|(_, other)| *other == text).map_or(EndReason::Left, |(reason, _)| *reason)
 }
 
-fn text_of(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Left => "left",
-        EndReason::Stale => "stale",
-        EndReason::StoppedByOwner => "stopped_by_owner",
-        EndReason::Replaced => "replaced",
-    }
+/// A broadcast, as its history tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) id: BroadcastId,
+    pub(crate) started_at: DateTime<Utc>,
+    /// When and why it went off the air; `None` while it is on.
+    pub(crate) end: Option<(DateTime<Utc>, EndReason)>,
+    pub(crate) peak_viewers: i32,
+    pub(crate) unique_viewers: i64,
+    pub(crate) watch_seconds: i64,
 }
 
-fn reason_of(text: &str) -> EndReason {
-    let all = [EndReason::Left, EndReason::Stale, EndReason::StoppedByOwner, EndReason::Replaced];
-    all.into_iter().find(|reason| text_of(*reason) == text).unwrap_or(EndReason::Left)
-}
-
-pub(crate) async fn insert(
+/// A page of the stream's broadcasts, the newest first.
+pub(crate) async fn page(
     conn: &mut AsyncPgConnection,
     stream_id: StreamId,
-    encoder: &Encoder,
-    now: DateTime<Utc>,
-) -> QueryResult<BroadcastId> {
-    diesel::insert_into(broadcasts::table)
-        .values((
-            broadcasts::stream_id.eq(stream_id.0),
-            broadcasts::media_server.eq(&encoder.media_server.name),
-            broadcasts::server_run.eq(&encoder.media_server.run),
-            broadcasts::client_id.eq(&encoder.client_id),
-            broadcasts::started_at.eq(now),
-            broadcasts::last_seen_at.eq(now),
-        ))
-        .returning(broadcasts::id)
-        .get_result(conn)
-        .await
-        .map(BroadcastId)
-}
-
-/// The broadcast that is on air.
-pub(crate) async fn find_live(conn: &mut AsyncPgConnection, stream_id: StreamId) -> QueryResult<Option<Broadcast>> {
-    let row: Option<BroadcastRow> = broadcasts::table
-        .filter(broadcasts::stream_id.eq(stream_id.0))
-        .filter(broadcasts::ended_at.is_null())
-        .select(BroadcastRow::as_select())
-        .first(conn)
-        .await
-        .optional()?;
-    Ok(row.map(Broadcast::from))
-}
-
-/// The newest broadcast of this encoder.
-pub(crate) async fn find_last_of(
-    conn: &mut AsyncPgConnection,
-    stream_id: StreamId,
-    encoder: &Encoder,
-) -> QueryResult<Option<Broadcast>> {
-    let row: Option<BroadcastRow> = broadcasts::table
-        .filter(broadcasts::stream_id.eq(stream_id.0))
-        .filter(broadcasts::media_server.eq(&encoder.media_server.name))
-        .filter(broadcasts::server_run.eq(&encoder.media_server.run))
-        .filter(broadcasts::client_id.eq(&encoder.client_id))
+    query: PageQuery,
+) -> QueryResult<Page<Past>> {
+    type Row = (i64, DateTime<Utc>, Option<DateTime<Utc>>, Option<String>, i32, i64, i64);
+    let of_stream = || broadcasts::table.filter(broadcasts::stream_id.eq(stream_id.0));
+    let total = of_stream().count().get_result(conn).await?;
+    let rows: Vec<Row> = of_stream()
         .order(broadcasts::id.desc())
-        .select(BroadcastRow::as_select())
-        .first(conn)
-        .await
-        .optional()?;
-    Ok(row.map(Broadcast::from))
+        .limit(i64::from(query.limit))
+        .offset(query.offset())
+        .select((
+            broadcasts::id,
+            broadcasts::started_at,
+            broadcasts::ended_at,
+            broadcasts::end_reason,
+            broadcasts::peak_viewers,
+            broadcasts::unique_viewers,
+            broadcasts::watch_seconds,
+        ))
+        .load(conn)
+        .await?;
+    let past =
+        rows.into_iter().map(|(id, started_at, ended_at, reason, peak_viewers, unique_viewers, watch_seconds)| Past {
+            id: BroadcastId(id),
+            started_at,
+            end: ended_at.zip(reason.as_deref().map(reason_of)),
+            peak_viewers,
+            unique_viewers,
+            watch_seconds,
+        });
+    Ok(Page::new(past.collect(), query, total))
 }
 
 /// The newest broadcast that had begun by `at`.
@@ -138,34 +105,19 @@ pub(crate) async fn find_at(
     Ok(id.map(BroadcastId))
 }
 
-/// Streams whose broadcast was not heard of since `before`.
-pub(crate) async fn find_stale(conn: &mut AsyncPgConnection, before: DateTime<Utc>) -> QueryResult<Vec<StreamId>> {
+/// Streams whose broadcast nobody came back to in time.
+pub(crate) async fn find_to_close(
+    conn: &mut AsyncPgConnection,
+    now: DateTime<Utc>,
+    most: i64,
+) -> QueryResult<Vec<StreamId>> {
     let ids: Vec<i64> = broadcasts::table
-        .filter(broadcasts::ended_at.is_null())
-        .filter(broadcasts::last_seen_at.lt(before))
+        .filter(broadcasts::closed_at.is_null())
+        .filter(broadcasts::open_until.le(now))
         .order(broadcasts::id)
-        .limit(BATCH)
+        .limit(most)
         .select(broadcasts::stream_id)
         .load(conn)
         .await?;
     Ok(ids.into_iter().map(StreamId).collect())
-}
-
-/// The encoder was heard of.
-pub(crate) async fn touch(conn: &mut AsyncPgConnection, id: BroadcastId, now: DateTime<Utc>) -> QueryResult<()> {
-    diesel::update(broadcasts::table.find(id.0)).set(broadcasts::last_seen_at.eq(now)).execute(conn).await?;
-    Ok(())
-}
-
-pub(crate) async fn end(
-    conn: &mut AsyncPgConnection,
-    id: BroadcastId,
-    reason: EndReason,
-    at: DateTime<Utc>,
-) -> QueryResult<()> {
-    diesel::update(broadcasts::table.find(id.0))
-        .set((broadcasts::ended_at.eq(at), broadcasts::end_reason.eq(text_of(reason))))
-        .execute(conn)
-        .await?;
-    Ok(())
 }

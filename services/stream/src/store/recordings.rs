@@ -15,6 +15,12 @@ diesel::table! {
     }
 }
 
+/// Whether the file is known.
+pub(crate) async fn is_known(conn: &mut AsyncPgConnection, media_server: &str, path: &str) -> QueryResult<bool> {
+    let found = recordings::table.filter(recordings::media_server.eq(media_server)).filter(recordings::path.eq(path));
+    diesel::select(diesel::dsl::exists(found)).get_result(conn).await
+}
+
 /// Keeps the file; `false` when it was known already.
 pub(crate) async fn insert(
     conn: &mut AsyncPgConnection,

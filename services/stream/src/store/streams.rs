@@ -1,25 +1,30 @@
 //! Streams.
 
 use chrono::{DateTime, Utc};
-use common::{BroadcastId, Page, PageQuery, StreamId, UserId};
+use common::{Page, PageQuery, StreamId, UserId};
 use diesel::prelude::*;
 use diesel::sql_types::Bool;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::domain::{Description, Status, Stream, StreamKey};
+use crate::domain::{Description, Status, Stream, Visibility};
 use crate::store::users::users;
-use crate::store::viewers::viewers;
 
 diesel::table! {
     streams (id) {
         id -> BigInt,
         user_id -> Uuid,
-        stream_key_hash -> Bytea,
         playback_id -> Uuid,
         title -> Varchar,
         description -> Nullable<Text>,
         status -> Text,
+        visibility -> Text,
+        featured -> Bool,
+        scheduled_at -> Nullable<Timestamptz>,
+        refused_until -> Nullable<Timestamptz>,
+        followers_told_at -> Nullable<Timestamptz>,
+        soon_told_at -> Nullable<Timestamptz>,
+        hls_viewers -> Integer,
         start_time -> Nullable<Timestamptz>,
         end_time -> Nullable<Timestamptz>,
         viewer_count -> Integer,
@@ -31,15 +36,20 @@ diesel::table! {
 
 diesel::allow_tables_to_appear_in_same_query!(streams, users);
 
-#[derive(Queryable, Selectable)]
+#[derive(Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = streams)]
-struct StreamRow {
+pub(crate) struct StreamRow {
     id: i64,
     user_id: Uuid,
     playback_id: Uuid,
     title: String,
     description: Option<String>,
     status: String,
+    visibility: String,
+    featured: bool,
+    scheduled_at: Option<DateTime<Utc>>,
+    refused_until: Option<DateTime<Utc>>,
+    followers_told_at: Option<DateTime<Utc>>,
     start_time: Option<DateTime<Utc>>,
     end_time: Option<DateTime<Utc>>,
     viewer_count: i32,
@@ -49,7 +59,7 @@ struct StreamRow {
 }
 
 impl StreamRow {
-    fn named(self, user_name: Option<String>) -> Stream {
+    pub(crate) fn named(self, user_name: Option<String>) -> Stream {
         Stream {
             id: StreamId(self.id),
             user_id: UserId(self.user_id),
@@ -58,6 +68,12 @@ impl StreamRow {
             title: self.title,
             description: self.description,
             status: if self.status == Status::Live.as_str() { Status::Live } else { Status::Ended },
+            visibility: visibility_of(&self.visibility),
+            featured: self.featured,
+            scheduled_at: self.scheduled_at,
+            pictured_at: None,
+            refused_until: self.refused_until,
+            followers_told_at: self.followers_told_at,
             start_time: self.start_time,
             end_time: self.end_time,
             viewer_count: self.viewer_count,
@@ -68,17 +84,21 @@ impl StreamRow {
     }
 }
 
+fn visibility_of(text: &str) -> Visibility {
+    let all = [Visibility::Public, Visibility::Unlisted, Visibility::Private];
+    // What is not known is shown to nobody.
+    all.into_iter().find(|visibility| visibility.as_str() == text).unwrap_or(Visibility::Private)
+}
+
 pub(crate) async fn insert(
     conn: &mut AsyncPgConnection,
     owner: UserId,
-    key: &StreamKey,
     about: &Description,
     now: DateTime<Utc>,
 ) -> QueryResult<StreamId> {
     diesel::insert_into(streams::table)
         .values((
             streams::user_id.eq(owner.0),
-            streams::stream_key_hash.eq(key.hash()),
             streams::playback_id.eq(Uuid::new_v4()),
             streams::title.eq(about.title.as_deref().unwrap_or_default()),
             streams::description.eq(&about.description),
@@ -159,34 +179,11 @@ pub(crate) async fn lock_all_of(conn: &mut AsyncPgConnection, user_id: UserId) -
     Ok(rows.into_iter().map(|row| row.named(None)).collect())
 }
 
-/// Deletes all streams of the user, and with them their broadcasts and recordings.
-pub(crate) async fn delete_all_of(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<()> {
-    diesel::delete(streams::table).filter(streams::user_id.eq(user_id.0)).execute(conn).await?;
+/// Deletes these streams, and with them their keys, broadcasts and recordings.
+pub(crate) async fn delete(conn: &mut AsyncPgConnection, ids: &[StreamId]) -> QueryResult<()> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    diesel::delete(streams::table.filter(streams::id.eq_any(ids))).execute(conn).await?;
     Ok(())
-}
-
-/// The stream with this key, held until the transaction ends.
-pub(crate) async fn lock_by_key(conn: &mut AsyncPgConnection, key: &StreamKey) -> QueryResult<Option<Stream>> {
-    let row: Option<StreamRow> = streams::table
-        .filter(streams::stream_key_hash.eq(key.hash()))
-        .select(StreamRow::as_select())
-        .for_update()
-        .first(conn)
-        .await
-        .optional()?;
-    Ok(row.map(|row| row.named(None)))
-}
-
-/// The stream that is played under this id, held until the transaction ends.
-pub(crate) async fn lock_by_playback(conn: &mut AsyncPgConnection, playback_id: Uuid) -> QueryResult<Option<Stream>> {
-    let row: Option<StreamRow> = streams::table
-        .filter(streams::playback_id.eq(playback_id))
-        .select(StreamRow::as_select())
-        .for_update()
-        .first(conn)
-        .await
-        .optional()?;
-    Ok(row.map(|row| row.named(None)))
 }
 
 /// Changes what the owner says of the stream; what is left out stays.
@@ -211,46 +208,5 @@ pub(crate) async fn describe(
         updated_at: now,
     };
     diesel::update(streams::table.find(id.0)).set(changes).execute(conn).await?;
-    Ok(())
-}
-
-pub(crate) async fn set_live(conn: &mut AsyncPgConnection, id: StreamId, now: DateTime<Utc>) -> QueryResult<()> {
-    diesel::update(streams::table.find(id.0))
-        .set((
-            streams::status.eq(Status::Live.as_str()),
-            streams::start_time.eq(now),
-            streams::end_time.eq(None::<DateTime<Utc>>),
-            streams::viewer_count.eq(0),
-            streams::updated_at.eq(now),
-        ))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-pub(crate) async fn set_ended(conn: &mut AsyncPgConnection, id: StreamId, at: DateTime<Utc>) -> QueryResult<()> {
-    diesel::update(streams::table.find(id.0))
-        .set((
-            streams::status.eq(Status::Ended.as_str()),
-            streams::end_time.eq(at),
-            streams::viewer_count.eq(0),
-            streams::updated_at.eq(at),
-        ))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-/// Counts who plays now.
-pub(crate) async fn count_viewers(
-    conn: &mut AsyncPgConnection,
-    id: StreamId,
-    broadcast: BroadcastId,
-) -> QueryResult<()> {
-    let count: i64 = viewers::table.filter(viewers::broadcast_id.eq(broadcast.0)).count().get_result(conn).await?;
-    diesel::update(streams::table.find(id.0))
-        .set(streams::viewer_count.eq(i32::try_from(count).unwrap_or(i32::MAX)))
-        .execute(conn)
-        .await?;
     Ok(())
 }

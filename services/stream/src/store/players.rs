@@ -1,0 +1,64 @@
+//! Who plays over RTMP now, and how many watch in all.
+
+use common::StreamId;
+use diesel::prelude::*;
+use diesel::sql_types::{Array, BigInt};
+use diesel_async::{AsyncPgConnection, RunQueryDsl};
+
+use crate::domain::Connection;
+
+diesel::table! {
+    players (stream_id, media_server, server_run, client_id) {
+        stream_id -> BigInt,
+        media_server -> Text,
+        server_run -> Text,
+        client_id -> Text,
+    }
+}
+
+/// Adds these connections. A repeat changes nothing.
+pub(crate) async fn put(conn: &mut AsyncPgConnection, all: &[(StreamId, &Connection)]) -> QueryResult<()> {
+    let rows: Vec<_> = all
+        .iter()
+        .map(|(stream, player)| {
+            (
+                players::stream_id.eq(stream.0),
+                players::media_server.eq(&player.media_server.name),
+                players::server_run.eq(&player.media_server.run),
+                players::client_id.eq(&player.client_id),
+            )
+        })
+        .collect();
+    diesel::insert_into(players::table).values(rows).on_conflict_do_nothing().execute(conn).await?;
+    Ok(())
+}
+
+/// Removes a connection. One that is not there is fine.
+pub(crate) async fn remove(conn: &mut AsyncPgConnection, stream: StreamId, player: &Connection) -> QueryResult<()> {
+    diesel::delete(players::table)
+        .filter(players::stream_id.eq(stream.0))
+        .filter(players::media_server.eq(&player.media_server.name))
+        .filter(players::server_run.eq(&player.media_server.run))
+        .filter(players::client_id.eq(&player.client_id))
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Counts who watches these streams now, if they are live, and notes the most that there were.
+pub(crate) async fn recount(conn: &mut AsyncPgConnection, streams: &[i64]) -> QueryResult<()> {
+    diesel::sql_query(
+        "WITH counted AS (
+             UPDATE streams s
+             SET viewer_count = hls_viewers + (SELECT count(*) FROM players WHERE players.stream_id = s.id)
+             WHERE id = ANY ($1) AND status = 'live'
+             RETURNING id, viewer_count
+         )
+         UPDATE broadcasts SET peak_viewers = viewer_count FROM counted
+         WHERE broadcasts.stream_id = counted.id AND closed_at IS NULL AND peak_viewers < viewer_count",
+    )
+    .bind::<Array<BigInt>, _>(streams)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
