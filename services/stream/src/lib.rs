@@ -16,6 +16,7 @@ pub mod routes;
 mod broadcasting;
 mod cache;
 mod machine;
+mod media;
 mod names;
 mod reaper;
 mod store;
@@ -56,6 +57,7 @@ pub(crate) struct App {
     pub(crate) clock: SharedClock,
     pub(crate) cache: Cache,
     pub(crate) calls: Calls,
+    pub(crate) media: media::Servers,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -67,7 +69,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let pool = context.pool()?;
     let cache = Cache::new(context.backplane, config.cache_ttl);
     let (calls, waiting) = Calls::new();
-    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls });
+    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
