@@ -6,5 +6,6 @@ mod broadcasts;
 mod callbacks;
 mod deleted_users;
 mod faults;
+mod reconnects;
 mod streams;
 mod support;
