@@ -556,32 +556,36 @@ impl Effects {
     }
 }
 
-/// Ends what nobody reports any more, and closes what nobody came back to.
-pub(crate) async fn end_silent(app: &App) -> Result<(), StreamError> {
-    let silent = find_silent(&mut *app.pool.get().await?, app.clock.now(), app.config.rules()).await?;
-    // Each by itself: it is looked at again under its lock, and one that fails takes no other with it.
+/// Does these one by one: each is looked at again under its lock, and one that fails takes no other with it.
+pub(crate) async fn end_silent(app: &App, silent: Vec<(StreamId, Happening)>) -> Result<(), StreamError> {
     for (stream_id, happening) in silent {
         let is_gone = matches!(happening, Happening::Gone { .. });
         happen(app, &[(stream_id, happening)]).await?;
         if is_gone {
-            tracing::info!(%stream_id, "the stream has ended: its media server does not report it any more");
+            tracing::info!(%stream_id, "the stream has ended: its encoder is gone");
         }
     }
     Ok(())
 }
 
-/// Encoders that were not heard of for too long, and broadcasts that nobody came back to.
-pub(crate) async fn find_silent(
+/// Encoders that were not heard of for too long.
+pub(crate) async fn find_stale(
     conn: &mut AsyncPgConnection,
     now: DateTime<Utc>,
     rules: Rules,
 ) -> Result<Vec<(StreamId, Happening)>, StreamError> {
     let stale = situations::find_stale(conn, now - rules.stale_after, MOST_SILENT).await?;
     let gone = |(stream, publication)| (stream, Happening::Gone { publication, reason: EndReason::Stale });
-    let mut silent: Vec<_> = stale.into_iter().map(gone).collect();
-    let to_close = broadcasts::find_to_close(conn, now, MOST_SILENT).await?;
-    silent.extend(to_close.into_iter().map(|stream| (stream, Happening::Close)));
-    Ok(silent)
+    Ok(stale.into_iter().map(gone).collect())
+}
+
+/// Broadcasts that nobody came back to.
+pub(crate) async fn find_abandoned(
+    conn: &mut AsyncPgConnection,
+    now: DateTime<Utc>,
+) -> Result<Vec<(StreamId, Happening)>, StreamError> {
+    let abandoned = broadcasts::find_to_close(conn, now, MOST_SILENT).await?;
+    Ok(abandoned.into_iter().map(|stream| (stream, Happening::Close)).collect())
 }
 
 /// What an owner is done with: everything of this stream is ended before it goes.

@@ -424,7 +424,9 @@ impl Real {
                 broadcasting::happen_within(&mut conn, &mut effects, &[(self.stream, stop)]).await.unwrap();
             }
             [Op::Sweep] => {
-                let silent = broadcasting::find_silent(&mut conn, self.clock.now(), RULES).await.unwrap();
+                let now = self.clock.now();
+                let mut silent = broadcasting::find_stale(&mut conn, now, RULES).await.unwrap();
+                silent.extend(broadcasting::find_abandoned(&mut conn, now).await.unwrap());
                 broadcasting::happen_within(&mut conn, &mut effects, &silent).await.unwrap();
             }
             [Op::Restart] => {}
