@@ -263,7 +263,9 @@ enum State {
 }
 
 impl Half {
+    /// An empty buffer is freed at once: it may be large.
     fn holding(pending: BytesMut) -> Self {
+        let pending = if pending.is_empty() { BytesMut::new() } else { pending };
         Self { pending, state: State::Open }
     }
 
@@ -364,4 +366,27 @@ async fn run<T: AsyncRead + AsyncWrite + Unpin>(
         () = ended => {}
     }
     drop(guard);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tunnel_holds_no_buffer_once_all_has_gone_on() {
+        for early in ["", "early"] {
+            let mut buffer = BytesMut::with_capacity(READ);
+            buffer.put_slice(early.as_bytes());
+            let mut half = Half::holding(buffer);
+            let ((mut reader, mut client), (mut writer, mut server)) = (tokio::io::duplex(64), tokio::io::duplex(64));
+            client.write_all(b"late").await.unwrap();
+
+            assert!(poll_fn(|cx| Poll::Ready(half.poll(&mut reader, &mut writer, cx))).await.is_pending());
+
+            let mut read = vec![0; early.len() + 4];
+            tokio::io::AsyncReadExt::read_exact(&mut server, &mut read).await.unwrap();
+            assert_eq!(read, format!("{early}late").as_bytes());
+            assert_eq!(half.pending.capacity(), 0);
+        }
+    }
 }
