@@ -94,13 +94,7 @@ impl RequestBuilder {
         // Formatting it costs several times as much.
         for (place, octet) in address.octets().into_iter().enumerate() {
             let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
-            let from = if octet >= 100 {
-                0
-            } else if octet >= 10 {
-                1
-            } else {
-                2
-            };
+            let from = usize::from(octet < 100) + usize::from(octet < 10);
             self.head.put_slice(&digits[from..]);
             self.head.put_slice(if place < 3 { b"." } else { b"\r\n" });
         }
