@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::ResponseError as _;
+use actix_web::http::StatusCode;
 use chrono::{DateTime, Utc};
-use common::{BroadcastId, StreamId};
+use common::{BroadcastId, Problem, StreamId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use events::{EndReason, RecordingReady, StreamEnded, StreamWentLive};
 use outbox::Pending;
@@ -104,16 +106,22 @@ async fn settle_all(app: &App, batch: Vec<Waiting>) {
                 let _ = settled.send(Ok(outcome)); // Whoever asked may be gone.
             }
         }
-        // Each by itself: one that cannot be settled takes no other with it.
-        Err(_) if reports.len() > 1 => {
+        Err(error) => {
+            let problem = Problem::from(error);
+            if problem.status_code() == StatusCode::SERVICE_UNAVAILABLE {
+                tracing::warn!(
+                    calls = settled.len(),
+                    "calls of media servers could not be settled: the database is away"
+                );
+                for settled in settled {
+                    let _ = settled.send(Err(StreamError::Away));
+                }
+                return;
+            }
+            // Each by itself: one that cannot be settled takes no other with it.
             for (report, settled) in reports.into_iter().zip(settled) {
                 let outcome = settle(app, &[report], Mode::ForGood).await;
                 let _ = settled.send(outcome.and_then(|mut all| all.pop().ok_or(StreamError::Busy)));
-            }
-        }
-        Err(error) => {
-            if let Some(settled) = settled.into_iter().next() {
-                let _ = settled.send(Err(error));
             }
         }
     }

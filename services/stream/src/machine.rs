@@ -74,7 +74,7 @@ pub(crate) enum Answer {
 
 /// Why a connection is sent away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     WrongKey,
     AlreadyLive,
     BroadcastEnded,
