@@ -3,6 +3,7 @@
 //! Nothing here is the truth: PostgreSQL is. Any call may fail when Redis is away, and any value may vanish;
 //! callers go on without it. What each caller stores has a time to live.
 
+mod listen;
 mod memory;
 mod pace;
 mod recent;
@@ -10,6 +11,7 @@ mod shared;
 
 use std::time::Duration;
 
+pub use crate::listen::{Heard, Listener};
 use crate::memory::Memory;
 pub use crate::pace::Pace;
 use crate::shared::Shared;
@@ -115,6 +117,26 @@ impl Backplane {
                 Ok(())
             }
             Kind::Redis(redis) => redis.forget_tries(key).await,
+        }
+    }
+
+    /// Tells all instances that listen to `channel`. Whoever is away does not hear of it.
+    pub async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), Away> {
+        match &self.0 {
+            Kind::Memory(_) => Ok(()),
+            Kind::Redis(redis) => redis.publish(channel, payload).await,
+        }
+    }
+
+    /// A listener, which has joined no channel yet.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn listen(&self) -> Listener {
+        match &self.0 {
+            Kind::Memory(_) => Listener::alone(),
+            Kind::Redis(redis) => redis.listen(),
         }
     }
 

@@ -6,7 +6,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands as _, Script};
 use tokio::sync::OnceCell;
 
-use crate::{Away, Pace};
+use crate::{Away, Listener, Pace};
 
 /// A call that takes longer has failed: the caller is quicker without.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -131,6 +131,14 @@ impl Shared {
 
     pub(crate) async fn forget_tries(&self, key: &str) -> Result<(), Away> {
         Ok(self.connection().await?.del(self.tries(key)).await?)
+    }
+
+    pub(crate) async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), Away> {
+        Ok(self.connection().await?.publish(self.key(channel), payload).await?)
+    }
+
+    pub(crate) fn listen(&self) -> Listener {
+        Listener::remote(self.client.clone(), self.prefix.clone())
     }
 
     pub(crate) async fn ping(&self) -> Result<(), Away> {

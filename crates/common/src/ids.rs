@@ -65,6 +65,8 @@ macro_rules! number_ids {
 }
 
 uuid_ids! {
+    /// A chat room, where it is called a conversation.
+    ConversationId;
     /// A user, the same in every service.
     UserId;
     /// A login of a user: what a token belongs to and what a logout ends.
@@ -76,6 +78,10 @@ uuid_ids! {
 }
 
 number_ids! {
+    /// A chat room.
+    RoomId;
+    /// A message; within a room later ones have larger ids.
+    MessageId;
     /// A stream: what a streamer announces, with one key and one playback address.
     StreamId;
     /// One time that a stream was on air.

@@ -25,7 +25,7 @@ pub mod verifier;
 mod remembered;
 
 pub use clock::{Clock, ManualClock, SharedClock, SystemClock};
-pub use ids::{BroadcastId, EventId, InvitationId, SessionId, StreamId, UserId};
+pub use ids::{BroadcastId, ConversationId, EventId, InvitationId, MessageId, RoomId, SessionId, StreamId, UserId};
 pub use json::Json;
 pub use page::{Page, PageQuery};
 pub use problem::{Invalid, Kind, Problem};

@@ -26,8 +26,15 @@ impl Subscription {
 }
 
 /// Every queue of the house.
-pub const SUBSCRIPTIONS: &[Subscription] = &[Subscription {
-    queue: "stream.users",
-    patterns: &["auth.user.*.v1"],
-    purpose: "Stream keeps the names of users, so that a list of streams shows their owners.",
-}];
+pub const SUBSCRIPTIONS: &[Subscription] = &[
+    Subscription {
+        queue: "stream.users",
+        patterns: &["auth.user.*.v1"],
+        purpose: "Stream keeps the names of users, so that a list of streams shows their owners.",
+    },
+    Subscription {
+        queue: "chat.users",
+        patterns: &["auth.user.*.v1"],
+        purpose: "Chat keeps the names of users, so that messages show who wrote them.",
+    },
+];

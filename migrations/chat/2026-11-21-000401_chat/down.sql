@@ -1,0 +1,1 @@
+drop table messages, room_members, rooms, users;

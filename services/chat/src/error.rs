@@ -1,0 +1,69 @@
+//! What can go wrong, and what a client sees of it.
+
+use std::time::Duration;
+
+use chassis::db;
+use common::{Problem, RoomId, UserId};
+use diesel_async::pooled_connection::deadpool::PoolError;
+
+common::problems! {
+    /// There is no such room, or you are not a member of it: which of the two is told to nobody.
+    NO_SUCH_ROOM = 404 "no-such-room" "No such room";
+    /// No room has this code.
+    NO_SUCH_CODE = 404 "no-such-code" "No such code";
+    /// Only rooms of the kind `group` can be joined and left.
+    NOT_A_GROUP = 409 "not-a-group" "Not a group";
+    /// There is no user with this id.
+    NO_SUCH_USER = 404 "no-such-user" "No such user";
+    /// More messages wait than can be stored soon.
+    TOO_BUSY = 503 "too-busy" "Too busy";
+    /// You write, or guess, faster than is allowed.
+    TOO_FAST = 429 "too-fast" "Too fast";
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    #[error("there is no room {0}, or you are not a member of it")]
+    NoSuchRoom(RoomId),
+    #[error("no room has this code")]
+    NoSuchCode,
+    #[error("room {0} is no group")]
+    NotAGroup(RoomId),
+    #[error("there is no user {0}")]
+    NoSuchUser(UserId),
+    #[error("too many messages wait")]
+    Busy,
+    #[error("the database was away")]
+    Away,
+    #[error("wait {} s", .0.as_secs_f64().ceil())]
+    TooFast(Duration),
+    #[error(transparent)]
+    Invalid(#[from] Problem),
+    #[error("the database failed")]
+    Database(#[from] diesel::result::Error),
+    #[error("no database connection was free")]
+    Pool(#[from] PoolError),
+}
+
+impl From<ChatError> for Problem {
+    fn from(error: ChatError) -> Self {
+        match error {
+            ChatError::NoSuchRoom(_) => NO_SUCH_ROOM.say(&error),
+            ChatError::NoSuchCode => NO_SUCH_CODE.say(&error),
+            ChatError::NotAGroup(_) => NOT_A_GROUP.say(&error),
+            ChatError::NoSuchUser(_) => NO_SUCH_USER.say(&error),
+            ChatError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
+            ChatError::Away => Self::unavailable(Duration::from_secs(1), error),
+            ChatError::TooFast(wait) => TOO_FAST.say(&error).retry_after(wait),
+            ChatError::Invalid(problem) => problem,
+            ChatError::Database(error) => db::query_problem(error),
+            ChatError::Pool(error) => db::pool_problem(error),
+        }
+    }
+}
+
+impl From<ChatError> for actix_web::Error {
+    fn from(error: ChatError) -> Self {
+        Problem::from(error).into()
+    }
+}

@@ -1,0 +1,95 @@
+//! Rooms, and the messages in them, as they are written.
+//!
+//! - [`domain`]: rooms, members, messages, and what a message may be.
+//! - `writer`: stores messages, each room's in one order. `hub`: who has which room open, and what they are told.
+//! - `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens.
+//! - [`routes`]: the HTTP interface. `store`: the tables. `names`: what we do with events of others.
+
+pub mod config;
+pub mod domain;
+pub mod error;
+pub mod routes;
+
+mod dialect;
+mod event;
+mod hub;
+mod names;
+mod socket;
+mod store;
+mod writer;
+
+use std::sync::Arc;
+
+use actix_web::web;
+use backplane::Backplane;
+use chassis::db::Pool;
+use chassis::http::Edge;
+use chassis::{ConfigError, Context, Core, Env, Service, Start};
+use common::{SharedClock, Verifier};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use tokio_util::sync::CancellationToken;
+use utoipa::OpenApi as _;
+
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::writer::Writer;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/chat");
+
+/// The chat service.
+pub const SERVICE: Service = Service {
+    name: "chat",
+    about: "Rooms, and the messages in them, as they are written.",
+    port: 8083,
+    edge: Edge::Internal,
+    migrations: Some(|| MIGRATIONS),
+    problems: error::ALL,
+    openapi: routes::ApiDoc::openapi,
+    commands: &[],
+    load,
+};
+
+/// What every handler can reach.
+pub(crate) struct App {
+    pub(crate) config: Config,
+    pub(crate) pool: Pool,
+    pub(crate) clock: SharedClock,
+    pub(crate) verifier: Verifier,
+    pub(crate) backplane: Backplane,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) writer: Writer,
+    /// Cancelled when sockets must end.
+    pub(crate) stopping: CancellationToken,
+}
+
+fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
+    let config = Config::from_env(env, core)?;
+    Ok(Box::new(move |context| Box::pin(start(config, context))))
+}
+
+async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
+    let pool = context.pool()?;
+    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone()));
+    context.tasks.spawn(hub::listen(Arc::clone(&hub), context.tasks.shutdown()));
+    let (writer, queues) = Writer::new();
+    for queue in queues {
+        let (pool, clock, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&hub));
+        context.tasks.spawn(writer::work(pool, clock, hub, queue, context.tasks.shutdown()));
+    }
+    let names = names::Names { hub: Arc::clone(&hub) };
+    let data = web::Data::new(App {
+        config,
+        pool,
+        clock: context.clock,
+        verifier: context.verifier,
+        backplane: context.backplane,
+        hub,
+        writer,
+        stopping: context.stopping,
+    });
+    Ok(chassis::App::new(move |service| {
+        service.app_data(data.clone());
+        routes::configure(service);
+    })
+    .consume("chat.users", names))
+}

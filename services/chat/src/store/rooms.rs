@@ -1,0 +1,164 @@
+//! Rooms.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use common::{ConversationId, Page, PageQuery, RoomId, UserId};
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
+use uuid::Uuid;
+
+use crate::domain::{Kind, Room, RoomCode};
+use crate::store::members::room_members;
+
+diesel::table! {
+    rooms (room_id) {
+        room_id -> BigInt,
+        conversation_id -> Uuid,
+        kind -> Text,
+        room_code -> Nullable<Varchar>,
+        room_name -> Varchar,
+        avatar_url -> Nullable<Text>,
+        direct_of -> Nullable<Text>,
+        last_seq -> BigInt,
+        room_created_by -> Nullable<Uuid>,
+        room_created_at -> Timestamptz,
+        room_updated_at -> Timestamptz,
+    }
+}
+
+diesel::joinable!(room_members -> rooms (room_id));
+diesel::allow_tables_to_appear_in_same_query!(rooms, room_members);
+
+/// How often another code is tried when one is taken: with 31^6 of them once is enough.
+const TRIES: usize = 5;
+
+#[derive(Queryable, Selectable)]
+#[diesel(table_name = rooms)]
+struct RoomRow {
+    room_id: i64,
+    conversation_id: Uuid,
+    kind: String,
+    room_code: Option<String>,
+    room_name: String,
+    avatar_url: Option<String>,
+    last_seq: i64,
+    room_created_by: Option<Uuid>,
+    room_created_at: DateTime<Utc>,
+    room_updated_at: DateTime<Utc>,
+}
+
+impl From<RoomRow> for Room {
+    fn from(row: RoomRow) -> Self {
+        Self {
+            id: RoomId(row.room_id),
+            conversation_id: ConversationId(row.conversation_id),
+            kind: Kind::of(&row.kind),
+            code: row.room_code.map(RoomCode::stored),
+            name: row.room_name,
+            avatar_url: row.avatar_url,
+            last_seq: row.last_seq,
+            created_by: row.room_created_by.map(UserId),
+            created_at: row.room_created_at,
+            updated_at: row.room_updated_at,
+        }
+    }
+}
+
+/// A new group, with a code of its own.
+pub(crate) async fn insert_group(
+    conn: &mut AsyncPgConnection,
+    name: &str,
+    creator: UserId,
+    now: DateTime<Utc>,
+) -> QueryResult<Room> {
+    let mut tries = 1;
+    loop {
+        let code = RoomCode::random();
+        // A transaction of its own, as a failure would end the caller's.
+        let inserted = conn
+            .transaction(async |conn| {
+                diesel::insert_into(rooms::table)
+                    .values((
+                        rooms::conversation_id.eq(ConversationId::new().0),
+                        rooms::kind.eq(Kind::Group.as_str()),
+                        rooms::room_code.eq(code.as_str()),
+                        rooms::room_name.eq(name),
+                        rooms::room_created_by.eq(creator.0),
+                        rooms::room_created_at.eq(now),
+                        rooms::room_updated_at.eq(now),
+                    ))
+                    .returning(RoomRow::as_returning())
+                    .get_result::<RoomRow>(conn)
+                    .await
+            })
+            .await;
+        match inserted {
+            Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, info))
+                if tries < TRIES && info.constraint_name() == Some("rooms_room_code_key") =>
+            {
+                tries += 1;
+            }
+            other => return other.map(Room::from),
+        }
+    }
+}
+
+pub(crate) async fn find(conn: &mut AsyncPgConnection, id: RoomId) -> QueryResult<Option<Room>> {
+    let row: Option<RoomRow> = rooms::table.find(id.0).select(RoomRow::as_select()).first(conn).await.optional()?;
+    Ok(row.map(Room::from))
+}
+
+pub(crate) async fn find_by_code(conn: &mut AsyncPgConnection, code: &RoomCode) -> QueryResult<Option<Room>> {
+    let row: Option<RoomRow> = rooms::table
+        .filter(rooms::room_code.eq(code.as_str()))
+        .select(RoomRow::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row.map(Room::from))
+}
+
+/// The room, if the user is a member of it.
+pub(crate) async fn find_for_member(
+    conn: &mut AsyncPgConnection,
+    id: RoomId,
+    user_id: UserId,
+) -> QueryResult<Option<Room>> {
+    let row: Option<RoomRow> = rooms::table
+        .inner_join(room_members::table)
+        .filter(rooms::room_id.eq(id.0))
+        .filter(room_members::user_uuid.eq(user_id.0))
+        .select(RoomRow::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row.map(Room::from))
+}
+
+/// The rooms that the user is a member of, those first where something was said last.
+pub(crate) async fn page_of(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    query: PageQuery,
+) -> QueryResult<Page<Room>> {
+    let total = room_members::table.filter(room_members::user_uuid.eq(user_id.0)).count().get_result(conn).await?;
+    let rows: Vec<RoomRow> = rooms::table
+        .inner_join(room_members::table)
+        .filter(room_members::user_uuid.eq(user_id.0))
+        .order((rooms::room_updated_at.desc(), rooms::room_id.desc()))
+        .limit(i64::from(query.limit))
+        .offset(query.offset())
+        .select(RoomRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(Page::new(rows.into_iter().map(Room::from).collect(), query, total))
+}
+
+/// The number of the last message of each of these rooms.
+pub(crate) async fn last_seqs(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<RoomId, i64>> {
+    let rows: Vec<(i64, i64)> =
+        rooms::table.filter(rooms::room_id.eq_any(ids)).select((rooms::room_id, rooms::last_seq)).load(conn).await?;
+    Ok(rows.into_iter().map(|(id, seq)| (RoomId(id), seq)).collect())
+}

@@ -1,0 +1,202 @@
+//! Stores messages: each room's in one order, many at once.
+//!
+//! What comes while a transaction runs is stored together by the next one. A message is acknowledged when that has
+//! committed, and only then told to anybody.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use actix_web::ResponseError as _;
+use actix_web::http::StatusCode;
+use chassis::db::Pool;
+use common::{MessageId, Problem, RoomId, SharedClock, UserId};
+use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::{Draft, Message};
+use crate::error::ChatError;
+use crate::event::Event;
+use crate::hub::Hub;
+use crate::store::messages::{self, OwnName};
+
+/// Each writes the rooms that fall to it, so that a room's messages keep their order.
+const WRITERS: usize = 4;
+/// No more messages than these are stored in one transaction.
+const BATCH: usize = 256;
+/// No more messages than these wait for a writer.
+const MOST_WAITING: usize = 4096;
+
+/// Takes messages to whoever stores them.
+#[derive(Clone)]
+pub(crate) struct Writer(Arc<[mpsc::Sender<Waiting>]>);
+
+pub(crate) struct Waiting {
+    order: Order,
+    stored: oneshot::Sender<Result<Stored, ChatError>>,
+}
+
+#[derive(Debug, Clone)]
+struct Order {
+    room_id: RoomId,
+    user_id: UserId,
+    draft: Draft,
+}
+
+/// A message that is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stored {
+    pub(crate) message: Message,
+    /// Whether it was not there before: the same sent twice is one.
+    pub(crate) is_new: bool,
+}
+
+impl Writer {
+    pub(crate) fn new() -> (Self, Vec<mpsc::Receiver<Waiting>>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..WRITERS).map(|_| mpsc::channel(MOST_WAITING)).unzip();
+        (Self(senders.into()), receivers)
+    }
+
+    /// Stores a message; returns when that is committed.
+    ///
+    /// Messages that one caller sends into one room, one call begun after the other, keep their order.
+    pub(crate) fn store(
+        &self,
+        room_id: RoomId,
+        user_id: UserId,
+        draft: Draft,
+    ) -> Result<oneshot::Receiver<Result<Stored, ChatError>>, ChatError> {
+        let (stored, receiver) = oneshot::channel();
+        let writer = &self.0[room_id.0.unsigned_abs() as usize % self.0.len()];
+        let waiting = Waiting { order: Order { room_id, user_id, draft }, stored };
+        writer.try_send(waiting).map_err(|_full| ChatError::Busy)?;
+        Ok(receiver)
+    }
+}
+
+/// Stores what waits in `queue`, until `shutdown`.
+pub(crate) async fn work(
+    pool: Pool,
+    clock: SharedClock,
+    hub: Arc<Hub>,
+    mut queue: mpsc::Receiver<Waiting>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let mut batch = Vec::new();
+        tokio::select! {
+            count = queue.recv_many(&mut batch, BATCH) => if count == 0 { return },
+            () = shutdown.cancelled() => return,
+        }
+        let (orders, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.order, one.stored)).unzip();
+        let results = match store_all(&pool, &clock, &orders).await {
+            Ok(results) => results,
+            Err(error) => alone(&pool, &clock, &orders, error).await,
+        };
+        for (result, waiting) in results.into_iter().zip(waiting) {
+            if let Ok(Stored { message, is_new: true }) = &result {
+                hub.tell(message.room_id, Event::Message(message.clone())).await;
+            }
+            let _ = waiting.send(result); // Whoever sent it may be gone; it is stored all the same.
+        }
+    }
+}
+
+/// Each by itself: one that cannot be stored takes no other with it. If it is the database that failed, none is tried.
+async fn alone(pool: &Pool, clock: &SharedClock, orders: &[Order], error: ChatError) -> Vec<Result<Stored, ChatError>> {
+    let problem = Problem::from(error);
+    if problem.status_code() == StatusCode::SERVICE_UNAVAILABLE {
+        tracing::warn!(messages = orders.len(), "messages could not be stored: the database is away");
+        return orders.iter().map(|_| Err(ChatError::Away)).collect();
+    }
+    let mut results = Vec::with_capacity(orders.len());
+    for order in orders {
+        let stored = store_all(pool, clock, std::slice::from_ref(order)).await;
+        results.push(stored.and_then(|mut all| all.pop().unwrap_or(Err(ChatError::Busy))));
+    }
+    results
+}
+
+async fn store_all(
+    pool: &Pool,
+    clock: &SharedClock,
+    orders: &[Order],
+) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
+    let mut conn = pool.get().await?;
+    conn.transaction(async |conn| store_within(conn, clock, orders).await).await
+}
+
+async fn store_within(
+    conn: &mut AsyncPgConnection,
+    clock: &SharedClock,
+    orders: &[Order],
+) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
+    let ids: Vec<i64> = orders.iter().map(|order| order.room_id.0).collect();
+    let mut rooms = messages::lock_rooms(conn, &ids).await?;
+    // Asked after the rooms are held: who was taken out before is no member, and what was sent before is found.
+    let pairs: HashSet<_> = orders.iter().map(|order| (order.room_id, order.user_id)).collect();
+    let members = messages::find_members(conn, &pairs).await?;
+    let names: Vec<_> = orders.iter().filter_map(own_name).collect();
+    let sent = messages::find_sent(conn, &names).await?;
+    let now = clock.now();
+
+    let mut new: Vec<Message> = Vec::new();
+    let mut new_names: HashMap<OwnName, usize> = HashMap::new();
+    let mut results: Vec<Result<Place, ChatError>> = Vec::with_capacity(orders.len());
+    for order in orders {
+        let Order { room_id, user_id, draft } = order;
+        let (Some(room), Some(user_name)) = (rooms.get_mut(room_id), members.get(&(*room_id, *user_id))) else {
+            results.push(Err(ChatError::NoSuchRoom(*room_id)));
+            continue;
+        };
+        let name = own_name(order);
+        if let Some(message) = name.as_ref().and_then(|name| sent.get(name)) {
+            results.push(Ok(Place::Before(message.clone())));
+            continue;
+        }
+        if let Some(index) = name.as_ref().and_then(|name| new_names.get(name)) {
+            results.push(Ok(Place::Again(*index)));
+            continue;
+        }
+        room.last_seq += 1;
+        if let Some(name) = name {
+            new_names.insert(name, new.len());
+        }
+        results.push(Ok(Place::New(new.len())));
+        new.push(Message {
+            id: MessageId(0),
+            room_id: *room_id,
+            conversation_id: room.conversation_id,
+            seq: room.last_seq,
+            user_id: *user_id,
+            user_name: user_name.clone(),
+            kind: draft.kind,
+            content: draft.content.clone(),
+            file_url: draft.file_url.clone(),
+            client_message_id: draft.client_message_id.clone(),
+            created_at: now,
+        });
+    }
+    if !new.is_empty() {
+        messages::insert(conn, &mut new, now).await?;
+    }
+    let stored = |place| match place {
+        Place::Before(message) => Stored { message, is_new: false },
+        Place::Again(index) => Stored { message: new[index].clone(), is_new: false },
+        Place::New(index) => Stored { message: new[index].clone(), is_new: true },
+    };
+    Ok(results.into_iter().map(|result| result.map(stored)).collect())
+}
+
+/// Where a message of the batch is.
+enum Place {
+    /// Stored long ago.
+    Before(Message),
+    /// The same as an earlier one of the batch.
+    Again(usize),
+    New(usize),
+}
+
+fn own_name(order: &Order) -> Option<OwnName> {
+    Some((order.room_id, order.user_id, order.draft.client_message_id.clone()?))
+}

@@ -1,0 +1,9 @@
+//! Chat, as clients meet it, on a real database.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect fails")]
+
+mod delivery;
+mod instances;
+mod rooms;
+mod sockets;
+mod support;

@@ -1,0 +1,209 @@
+//! A running chat service, and what tests say to it.
+
+use std::time::Duration;
+
+use common::{SessionId, UserId};
+use futures_util::{SinkExt as _, StreamExt as _};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::{Value, json};
+use testkit::{Issuer, Program, TestDatabase};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_amphi-chat");
+/// What takes longer does not come.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+pub(crate) struct TestChat {
+    pub(crate) program: Program,
+    pub(crate) client: Client,
+    url: String,
+    /// Of all instances.
+    pub(crate) house: std::sync::Arc<House>,
+}
+
+/// What instances share.
+pub(crate) struct House {
+    pub(crate) database: TestDatabase,
+    pub(crate) issuer: Issuer,
+    data: tempfile::TempDir,
+    settings: Vec<(&'static str, String)>,
+}
+
+/// Somebody with a token.
+pub(crate) struct User {
+    pub(crate) id: UserId,
+    pub(crate) session: SessionId,
+    pub(crate) token: String,
+}
+
+/// A room that was made.
+pub(crate) struct Made {
+    pub(crate) id: i64,
+    pub(crate) code: String,
+}
+
+impl TestChat {
+    pub(crate) async fn start() -> Self {
+        Self::with(Vec::new()).await
+    }
+
+    pub(crate) async fn with(settings: Vec<(&'static str, String)>) -> Self {
+        Self::on(testkit::database().await, settings).await
+    }
+
+    pub(crate) async fn on(database: TestDatabase, settings: Vec<(&'static str, String)>) -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let house = House { database, issuer: Issuer::start(), data, settings };
+        Self::instance(house.into()).await
+    }
+
+    /// Another instance in the same house.
+    pub(crate) async fn another(&self) -> Self {
+        Self::instance(std::sync::Arc::clone(&self.house)).await
+    }
+
+    async fn instance(house: std::sync::Arc<House>) -> Self {
+        let mut all = vec![
+            ("DATABASE_URL", house.database.url.clone()),
+            ("AMPHI_DATA_DIR", house.data.path().display().to_string()),
+            ("AUTH_URL", house.issuer.url.clone()),
+            ("CHAT_LISTEN", "127.0.0.1:0".to_owned()),
+            ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+        ];
+        all.extend(house.settings.clone());
+        let program = Program::start(PROGRAM, &[], &all).await;
+        let url = program.announced("chat");
+        Self { program, client: testkit::client(), url, house }
+    }
+
+    pub(crate) fn user(&self, name: &str) -> User {
+        let (id, session) = (UserId::new(), SessionId::new());
+        User { id, session, token: self.house.issuer.token_in(session, id, name) }
+    }
+
+    pub(crate) fn get(&self, user: &User, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}/api/v1{path}", self.url)).bearer_auth(&user.token)
+    }
+
+    pub(crate) fn post(&self, user: &User, path: &str, body: &Value) -> RequestBuilder {
+        self.client.post(format!("{}/api/v1{path}", self.url)).bearer_auth(&user.token).json(body)
+    }
+
+    /// A new room of `user`.
+    pub(crate) async fn made(&self, user: &User) -> Made {
+        let answer = self.post(user, "/rooms", &json!({"room_name": "Cooking"})).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        let body: Value = answer.json().await.unwrap();
+        Made { id: body["room_id"].as_i64().unwrap(), code: body["room_code"].as_str().unwrap().to_owned() }
+    }
+
+    /// A new room with all of these in it; the first has made it.
+    pub(crate) async fn room_of(&self, users: &[&User]) -> i64 {
+        let made = self.made(users[0]).await;
+        for user in &users[1..] {
+            let body = json!({"room_code": made.code});
+            let answer = self.post(user, "/rooms/join-by-code", &body).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+        }
+        made.id
+    }
+
+    /// Sends a message over REST, and returns it.
+    pub(crate) async fn said(&self, user: &User, room: i64, content: &str) -> Value {
+        let body = json!({"content": content});
+        let answer = self.post(user, &format!("/rooms/{room}/messages"), &body).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        answer.json().await.unwrap()
+    }
+
+    /// What the table has of this room, in its order.
+    pub(crate) async fn stored(&self, room: i64) -> Vec<(i64, String)> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.house.database.url, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let sql = "select seq, content from chat.messages where room_id = $1 order by seq";
+        let rows = client.query(sql, &[&room]).await.unwrap();
+        drop(client);
+        let _ = connection.await;
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    /// Opens the WebSocket of rooms.
+    pub(crate) async fn socket(&self, user: &User, query: &str) -> Socket {
+        let url = format!("{}/api/v1/chat/ws?token={}{query}", self.url.replacen("http", "ws", 1), user.token);
+        let (stream, _) = timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap();
+        Socket(stream)
+    }
+
+    /// The same, in this room already.
+    pub(crate) async fn socket_in(&self, user: &User, room: i64) -> Socket {
+        let mut socket = self.socket(user, &format!("&room_id={room}")).await;
+        socket.until("joined").await;
+        socket
+    }
+}
+
+/// A client of the WebSocket of rooms.
+pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Socket {
+    pub(crate) async fn say(&mut self, value: &Value) {
+        self.0.send(Message::text(value.to_string())).await.unwrap();
+    }
+
+    pub(crate) async fn send(&mut self, room: i64, content: &str) {
+        self.say(&json!({"type": "send_message", "room_id": room, "content": content})).await;
+    }
+
+    /// What is heard next; the close code, if the server closes.
+    pub(crate) async fn hear(&mut self) -> Result<Value, u16> {
+        loop {
+            match timeout(PATIENCE, self.0.next()).await.expect("something is heard in time") {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(_)) => {}
+                Some(Err(_)) | None => return Err(1006),
+            }
+        }
+    }
+
+    /// The next of this type; others are passed over.
+    pub(crate) async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let value = self.hear().await.unwrap_or_else(|code| panic!("closed with {code} instead of `{kind}`"));
+            if value["type"] == kind {
+                return value;
+            }
+        }
+    }
+
+    /// The code that the server closes with; everything before is passed over.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        loop {
+            if let Err(code) = self.hear().await {
+                return code;
+            }
+        }
+    }
+
+    /// The contents of the next `count` messages, with their numbers.
+    pub(crate) async fn messages(&mut self, count: usize) -> Vec<(i64, String)> {
+        let mut messages = Vec::new();
+        while messages.len() < count {
+            let message = self.until("new_message").await;
+            messages.push((message["seq"].as_i64().unwrap(), message["content"].as_str().unwrap().to_owned()));
+        }
+        messages
+    }
+}
+
+/// Checks that the answer is a problem of this status and code, and returns it.
+pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value {
+    let actual = answer.status().as_u16();
+    let body: Value = answer.json().await.unwrap();
+    assert_eq!((actual, body["code"].as_str()), (status, Some(code)), "{body}");
+    body
+}
