@@ -9,6 +9,8 @@ mod pace;
 mod recent;
 mod shared;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 pub use crate::listen::{Heard, Listener};
@@ -128,15 +130,15 @@ impl Backplane {
         }
     }
 
-    /// A listener, which has joined no channel yet.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
+    /// A listener, which has joined no channel yet, and its work, to be run beside it: that ends when the listener is dropped.
     #[must_use]
-    pub fn listen(&self) -> Listener {
+    pub fn listen(&self) -> (Listener, Pin<Box<dyn Future<Output = ()> + Send>>) {
         match &self.0 {
-            Kind::Memory(_) => Listener::alone(),
-            Kind::Redis(redis) => redis.listen(),
+            Kind::Memory(_) => (Listener::alone(), Box::pin(std::future::ready(()))),
+            Kind::Redis(redis) => {
+                let (listener, work) = redis.listen();
+                (listener, Box::pin(work))
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Hearing what other instances publish.
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,12 +51,12 @@ impl Listener {
         Self { shared: None }
     }
 
-    pub(crate) fn remote(client: redis::Client, prefix: String) -> Self {
+    pub(crate) fn remote(client: redis::Client, prefix: String) -> (Self, impl Future<Output = ()> + Send) {
         let (orders, ordered) = mpsc::unbounded_channel();
         let (told, heard) = mpsc::channel(MOST_WAITING);
         let joined = Arc::new(Mutex::new(HashSet::new()));
-        tokio::spawn(follow(client, Arc::clone(&joined), ordered, told));
-        Self { shared: Some(Remote { joined, orders, heard: tokio::sync::Mutex::new(heard), prefix }) }
+        let work = follow(client, Arc::clone(&joined), ordered, told);
+        (Self { shared: Some(Remote { joined, orders, heard: tokio::sync::Mutex::new(heard), prefix }) }, work)
     }
 
     /// Joins a channel: what is published there after this returns is heard, if Redis is there.

@@ -1,5 +1,6 @@
 //! The backplane in Redis.
 
+use std::future::Future;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -137,7 +138,7 @@ impl Shared {
         Ok(self.connection().await?.publish(self.key(channel), payload).await?)
     }
 
-    pub(crate) fn listen(&self) -> Listener {
+    pub(crate) fn listen(&self) -> (Listener, impl Future<Output = ()> + Send + use<>) {
         Listener::remote(self.client.clone(), self.prefix.clone())
     }
 

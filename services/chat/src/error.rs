@@ -25,6 +25,8 @@ common::problems! {
 pub enum ChatError {
     #[error("there is no room {0}, or you are not a member of it")]
     NoSuchRoom(RoomId),
+    #[error("there is no such room, or you are not a member of it")]
+    NotInRoom,
     #[error("no room has this code")]
     NoSuchCode,
     #[error("room {0} is no group")]
@@ -48,7 +50,7 @@ pub enum ChatError {
 impl From<ChatError> for Problem {
     fn from(error: ChatError) -> Self {
         match error {
-            ChatError::NoSuchRoom(_) => NO_SUCH_ROOM.say(&error),
+            ChatError::NoSuchRoom(_) | ChatError::NotInRoom => NO_SUCH_ROOM.say(&error),
             ChatError::NoSuchCode => NO_SUCH_CODE.say(&error),
             ChatError::NotAGroup(_) => NOT_A_GROUP.say(&error),
             ChatError::NoSuchUser(_) => NO_SUCH_USER.say(&error),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use actix_http::ws::CloseCode;
 use backplane::{Backplane, Heard, Listener};
+use chassis::Tasks;
 use chassis::db::Pool;
 use common::{RoomId, UserId};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,7 @@ pub(crate) struct Hub {
     pool: Pool,
     backplane: Backplane,
     listener: Listener,
+    tasks: Tasks,
     rooms: Mutex<HashMap<RoomId, Weak<Room>>>,
 }
 
@@ -93,9 +95,16 @@ pub(crate) struct Taken {
 }
 
 impl Hub {
-    pub(crate) fn new(pool: Pool, backplane: Backplane) -> Self {
-        let listener = backplane.listen();
-        Self { instance: fastrand::u64(..), pool, backplane, listener, rooms: Mutex::default() }
+    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks) -> Self {
+        let (listener, work) = backplane.listen();
+        let shutdown = tasks.shutdown();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = work => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+        Self { instance: fastrand::u64(..), pool, backplane, listener, tasks, rooms: Mutex::default() }
     }
 
     /// Takes a seat in the room. The caller has checked that the user is a member.
@@ -266,7 +275,7 @@ impl Room {
         }
         state.is_catching_up = true;
         let room = Arc::clone(self);
-        tokio::spawn(async move {
+        self.hub.tasks.spawn(async move {
             tokio::time::sleep(MISSING_FOR).await;
             while let Some(after) = room.missing_after() {
                 match room.read_after(after).await {
@@ -397,20 +406,11 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        let is_empty = {
-            let mut state = self.room.lock();
-            state.seats.retain(|seat| seat.id != self.seat);
-            state.seats.is_empty()
-        };
-        if is_empty {
-            let hub = Arc::clone(&self.room.hub);
-            let id = self.room.id;
-            // Somebody may sit down meanwhile.
-            drop(tokio::spawn(async move {
-                if hub.find(id).is_none_or(|room| room.lock().seats.is_empty()) {
-                    hub.listener.leave(&format!("{CHANNEL}{id}"));
-                }
-            }));
+        let mut state = self.room.lock();
+        state.seats.retain(|seat| seat.id != self.seat);
+        if state.seats.is_empty() {
+            // While the room is held: whoever sits down next finds it left, and joins again.
+            self.room.hub.listener.leave(&format!("{CHANNEL}{}", self.room.id));
         }
     }
 }

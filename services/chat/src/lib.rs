@@ -2,7 +2,7 @@
 //!
 //! - [`domain`]: rooms, members, messages, and what a message may be.
 //! - `writer`: stores messages, each room's in one order. `hub`: who has which room open, and what they are told.
-//! - `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens.
+//! - `session`: a client's connection, in commands and answers; `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens.
 //! - [`routes`]: the HTTP interface. `store`: the tables. `names`: what we do with events of others.
 
 pub mod config;
@@ -14,6 +14,7 @@ mod dialect;
 mod event;
 mod hub;
 mod names;
+mod session;
 mod socket;
 mod store;
 mod writer;
@@ -69,7 +70,7 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
-    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone()));
+    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone()));
     context.tasks.spawn(hub::listen(Arc::clone(&hub), context.tasks.shutdown()));
     let (writer, queues) = Writer::new();
     for queue in queues {

@@ -2,22 +2,20 @@
 //! is something that a client of the document can ignore.
 
 use bytes::Bytes;
-use common::{MessageId, RoomId};
+use common::RoomId;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::domain::{ContentKind, Message, RawDraft};
 use crate::event::Event;
+use crate::session::{AckName, Command, Reply, RoomRef};
 use crate::socket;
 
-/// What a client says.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(crate) enum Command {
-    /// Hear what is said in a room, and be able to speak.
+enum Said {
     JoinRoom {
         room_id: RoomId,
-        /// The number of the last message that the client has: it gets what came after.
         since: Option<i64>,
     },
     LeaveRoom {
@@ -32,20 +30,21 @@ pub(crate) enum Command {
         file_url: Option<String>,
         client_message_id: Option<String>,
     },
-    /// Answered with `pong`, for clients that cannot see WebSocket pings.
     Ping,
 }
 
-impl Command {
-    /// The message that a `send_message` is.
-    pub(crate) fn draft(
-        content: String,
-        kind: ContentKind,
-        file_url: Option<String>,
-        client_message_id: Option<String>,
-    ) -> RawDraft {
-        RawDraft { kind, content, file_url, client_message_id }
-    }
+pub(super) fn read(text: &[u8]) -> Result<Command, String> {
+    let said = serde_json::from_slice(text).map_err(|error| format!("not understood: {error}"))?;
+    Ok(match said {
+        Said::JoinRoom { room_id, since } => Command::Join { room: RoomRef::Id(room_id), since },
+        Said::LeaveRoom { room_id } => Command::Leave { room: RoomRef::Id(room_id) },
+        Said::SendMessage { room_id, content, kind, file_url, client_message_id } => {
+            let name = AckName { client_message_id: client_message_id.clone(), packet: None };
+            let draft = RawDraft { kind, content, file_url, client_message_id };
+            Command::Send { room: RoomRef::Id(room_id), draft, name }
+        }
+        Said::Ping => Command::Ping,
+    })
 }
 
 /// What everybody in the room is told.
@@ -76,8 +75,8 @@ fn new_message(message: &Message) -> Value {
     })
 }
 
-/// A message as 003 shows it, here and over REST.
-pub(crate) fn view(message: &Message) -> Value {
+/// The part of a message that 003 has in `data`.
+fn view(message: &Message) -> Value {
     json!({
         "message_id": message.id,
         "room_id": message.room_id,
@@ -92,36 +91,42 @@ pub(crate) fn view(message: &Message) -> Value {
     })
 }
 
-/// To whoever joined: up to which message they are told from here on, and whether they got all since the one that they had.
-pub(crate) fn joined(room_id: RoomId, seq: i64, recovered: Option<bool>) -> Bytes {
-    text(&json!({"type": "joined", "room_id": room_id, "seq": seq, "recovered": recovered}))
+pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
+    let value = match reply {
+        // The document has no word for it.
+        Reply::Connected { .. } => return None,
+        Reply::Joined { room, seq, recovered } => {
+            json!({"type": "joined", "room_id": id(*room), "seq": seq, "recovered": recovered})
+        }
+        Reply::Left { room } => json!({"type": "left", "room_id": id(*room)}),
+        Reply::Stored { room, id: message_id, seq, name } => json!({
+            "type": "ack",
+            "room_id": id(*room),
+            "message_id": message_id,
+            "seq": seq,
+            "client_message_id": name.client_message_id,
+        }),
+        Reply::Pong => json!({"type": "pong"}),
+        Reply::Refused { code, words, room, name } => {
+            let mut value = json!({"type": "error", "content": words, "code": code});
+            if let Some(room) = room {
+                value["room_id"] = json!(id(*room));
+            }
+            if let Some(name) = &name.client_message_id {
+                value["client_message_id"] = json!(name);
+            }
+            value
+        }
+    };
+    Some(text(&value))
 }
 
-pub(crate) fn left(room_id: RoomId) -> Bytes {
-    text(&json!({"type": "left", "room_id": room_id}))
-}
-
-/// To whoever sent: it is stored.
-pub(crate) fn ack(room_id: RoomId, id: MessageId, seq: i64, client_message_id: Option<&str>) -> Bytes {
-    text(&json!({
-        "type": "ack", "room_id": room_id, "message_id": id, "seq": seq, "client_message_id": client_message_id,
-    }))
-}
-
-pub(crate) fn pong() -> Bytes {
-    text(&json!({"type": "pong"}))
-}
-
-/// What went wrong, in words and as a stable code.
-pub(crate) fn error(code: &str, content: &str, room_id: Option<RoomId>, client_message_id: Option<&str>) -> Bytes {
-    let mut value = json!({"type": "error", "content": content, "code": code});
-    if let Some(room_id) = room_id {
-        value["room_id"] = json!(room_id);
+/// This dialect names rooms by their numbers only.
+fn id(room: RoomRef) -> Option<RoomId> {
+    match room {
+        RoomRef::Id(id) => Some(id),
+        RoomRef::Conversation(_) => None,
     }
-    if let Some(id) = client_message_id {
-        value["client_message_id"] = json!(id);
-    }
-    text(&value)
 }
 
 fn text(value: &Value) -> Bytes {

@@ -9,6 +9,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::App;
 use crate::domain::{ContentKind, Draft, Message, RawDraft};
 use crate::error::ChatError;
+use crate::session::RoomRef;
 use crate::store::messages;
 use crate::store::rooms;
 
@@ -126,7 +127,7 @@ pub(crate) async fn history(
     let page = PageQuery::of(page, limit)?;
     let limit = i64::from(page.limit);
     let mut conn = app.pool.get().await?;
-    let room = rooms::find_for_member(&mut conn, *room_id, caller.user_id).await?;
+    let room = rooms::find_for_member(&mut conn, RoomRef::Id(*room_id), caller.user_id).await?;
     let room = room.ok_or(ChatError::NoSuchRoom(*room_id))?;
     let mut seq_of = async |field, id| {
         let seq = messages::seq_of(&mut conn, room.id, id).await?;

@@ -14,6 +14,7 @@ use crate::App;
 use crate::domain::{Kind, MemberRole, Room, RoomCode, room_name};
 use crate::error::ChatError;
 use crate::event::Event;
+use crate::session::RoomRef;
 use crate::store::members::{self, Member};
 use crate::store::rooms;
 
@@ -273,7 +274,7 @@ pub(crate) async fn leave(
     room_id: web::Path<RoomId>,
 ) -> Result<HttpResponse, ChatError> {
     let mut conn = app.pool.get().await?;
-    let room = rooms::find_for_member(&mut conn, *room_id, caller.user_id).await?;
+    let room = rooms::find_for_member(&mut conn, RoomRef::Id(*room_id), caller.user_id).await?;
     if room.ok_or(ChatError::NoSuchRoom(*room_id))?.kind != Kind::Group {
         return Err(ChatError::NotAGroup(*room_id));
     }
@@ -305,7 +306,7 @@ pub(crate) async fn members(
 ) -> Result<web::Json<Page<MemberView>>, ChatError> {
     let query = PageQuery::of(query.page, query.limit)?;
     let mut conn = app.pool.get().await?;
-    let room = rooms::find_for_member(&mut conn, *room_id, caller.user_id).await?;
+    let room = rooms::find_for_member(&mut conn, RoomRef::Id(*room_id), caller.user_id).await?;
     let room = room.ok_or(ChatError::NoSuchRoom(*room_id))?;
     let page = members::page(&mut conn, room.id, query).await?;
     Ok(web::Json(page.map(MemberView::from)))
@@ -330,7 +331,7 @@ pub(crate) async fn status(
     caller: Caller,
     room_id: web::Path<RoomId>,
 ) -> Result<web::Json<RoomStatus>, ChatError> {
-    let room = rooms::find_for_member(&mut *app.pool.get().await?, *room_id, caller.user_id).await?;
+    let room = rooms::find_for_member(&mut *app.pool.get().await?, RoomRef::Id(*room_id), caller.user_id).await?;
     let room = room.ok_or(ChatError::NoSuchRoom(*room_id))?;
     let online_users = app.hub.present(room.id);
     Ok(web::Json(RoomStatus {

@@ -10,6 +10,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::domain::{Kind, Room, RoomCode};
+use crate::session::RoomRef;
 use crate::store::members::room_members;
 
 diesel::table! {
@@ -123,17 +124,19 @@ pub(crate) async fn find_by_code(conn: &mut AsyncPgConnection, code: &RoomCode) 
 /// The room, if the user is a member of it.
 pub(crate) async fn find_for_member(
     conn: &mut AsyncPgConnection,
-    id: RoomId,
+    room: RoomRef,
     user_id: UserId,
 ) -> QueryResult<Option<Room>> {
-    let row: Option<RoomRow> = rooms::table
+    let query = rooms::table
         .inner_join(room_members::table)
-        .filter(rooms::room_id.eq(id.0))
         .filter(room_members::user_uuid.eq(user_id.0))
         .select(RoomRow::as_select())
-        .first(conn)
-        .await
-        .optional()?;
+        .into_boxed();
+    let query = match room {
+        RoomRef::Id(id) => query.filter(rooms::room_id.eq(id.0)),
+        RoomRef::Conversation(id) => query.filter(rooms::conversation_id.eq(id.0)),
+    };
+    let row: Option<RoomRow> = query.first(conn).await.optional()?;
     Ok(row.map(Room::from))
 }
 

@@ -123,11 +123,12 @@ impl TestChat {
     pub(crate) async fn stored(&self, room: i64) -> Vec<(i64, String)> {
         let (client, connection) =
             tokio_postgres::connect(&self.house.database.url, tokio_postgres::NoTls).await.unwrap();
-        let connection = tokio::spawn(connection);
         let sql = "select seq, content from chat.messages where room_id = $1 order by seq";
-        let rows = client.query(sql, &[&room]).await.unwrap();
-        drop(client);
-        let _ = connection.await;
+        let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&room];
+        let rows = tokio::select! {
+            rows = client.query(sql, parameters) => rows.unwrap(),
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        };
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
