@@ -2,18 +2,25 @@
 
 use std::time::Duration;
 
+use chassis::env::Rate;
 use chassis::{ConfigError, Core, Env};
 
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `CHAT_PING_EVERY`: between two WebSocket pings. A client that says nothing for twice as long is gone.
     pub ping_every: Duration,
+    /// `CHAT_RATE_PER_USER`: how many messages a user may send.
+    pub rate_per_user: Rate,
+    /// `CHAT_RATE_PER_ROOM`: how many messages a room takes, of all users together.
+    pub rate_per_room: Rate,
 }
 
 impl Config {
     pub fn from_env(env: &Env, _core: &Core) -> Result<Self, ConfigError> {
         Ok(Self {
             ping_every: env.read("CHAT_PING_EVERY", "25s", "How often a WebSocket is asked whether it is still there. One that says nothing for twice as long is closed.")?,
+            rate_per_user: env.read("CHAT_RATE_PER_USER", "30/10s", "How many messages a user may send, at each instance.")?,
+            rate_per_room: env.read("CHAT_RATE_PER_ROOM", "1000/10s", "How many messages a room takes of all users together, at each instance.")?,
         })
     }
 }

@@ -83,6 +83,19 @@ pub struct Room {
     pub updated_at: DateTime<Utc>,
 }
 
+/// By what a room is known, of old and as a conversation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) room_id: RoomId,
+    pub(crate) conversation_id: ConversationId,
+}
+
+impl Room {
+    pub(crate) fn place(&self) -> Place {
+        Place { room_id: self.id, conversation_id: self.conversation_id }
+    }
+}
+
 /// What one joins a group with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomCode(String);

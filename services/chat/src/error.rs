@@ -1,9 +1,10 @@
 //! What can go wrong, and what a client sees of it.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 use chassis::db;
-use common::{Problem, RoomId, UserId};
+use common::{Invalid, Problem, RoomId, UserId};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
 common::problems! {
@@ -15,6 +16,10 @@ common::problems! {
     NOT_A_GROUP = 409 "not-a-group" "Not a group";
     /// There is no user with this id.
     NO_SUCH_USER = 404 "no-such-user" "No such user";
+    /// You must join a room before you speak in it.
+    NOT_JOINED = 409 "not-joined" "Not joined";
+    /// A connection has at most 500 rooms open.
+    TOO_MANY_ROOMS = 409 "too-many-rooms" "Too many rooms";
     /// More messages wait than can be stored soon.
     TOO_BUSY = 503 "too-busy" "Too busy";
     /// You write, or guess, faster than is allowed.
@@ -27,6 +32,10 @@ pub enum ChatError {
     NoSuchRoom(RoomId),
     #[error("there is no such room, or you are not a member of it")]
     NotInRoom,
+    #[error("You must join the room first")]
+    NotJoined,
+    #[error("a connection has at most 500 rooms open: leave one first")]
+    TooManyRooms,
     #[error("no room has this code")]
     NoSuchCode,
     #[error("room {0} is no group")]
@@ -47,10 +56,19 @@ pub enum ChatError {
     Pool(#[from] PoolError),
 }
 
+/// A field has a value that is not allowed.
+pub(crate) fn invalid(field: &'static str, reason: impl Display) -> ChatError {
+    let mut invalid = Invalid::default();
+    invalid.field(field, reason);
+    invalid.problem().into()
+}
+
 impl From<ChatError> for Problem {
     fn from(error: ChatError) -> Self {
         match error {
             ChatError::NoSuchRoom(_) | ChatError::NotInRoom => NO_SUCH_ROOM.say(&error),
+            ChatError::NotJoined => NOT_JOINED.say(&error),
+            ChatError::TooManyRooms => TOO_MANY_ROOMS.say(&error),
             ChatError::NoSuchCode => NO_SUCH_CODE.say(&error),
             ChatError::NotAGroup(_) => NOT_A_GROUP.say(&error),
             ChatError::NoSuchUser(_) => NO_SUCH_USER.say(&error),

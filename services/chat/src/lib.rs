@@ -2,6 +2,7 @@
 //!
 //! - [`domain`]: rooms, members, messages, and what a message may be.
 //! - `writer`: stores messages, each room's in one order. `hub`: who has which room open, and what they are told.
+//! - `rates`: how fast they may come. `receipts`: what was read.
 //! - `session`: a client's connection, in commands and answers; `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens.
 //! - [`routes`]: the HTTP interface. `store`: the tables. `names`: what we do with events of others.
 
@@ -14,6 +15,8 @@ mod dialect;
 mod event;
 mod hub;
 mod names;
+mod rates;
+mod receipts;
 mod session;
 mod socket;
 mod store;
@@ -33,6 +36,7 @@ use utoipa::OpenApi as _;
 
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::rates::Rates;
 use crate::writer::Writer;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/chat");
@@ -59,6 +63,7 @@ pub(crate) struct App {
     pub(crate) backplane: Backplane,
     pub(crate) hub: Arc<Hub>,
     pub(crate) writer: Writer,
+    pub(crate) rates: Arc<Rates>,
     /// Cancelled when sockets must end.
     pub(crate) stopping: CancellationToken,
 }
@@ -72,7 +77,9 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let pool = context.pool()?;
     let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone()));
     context.tasks.spawn(hub::listen(Arc::clone(&hub), context.tasks.shutdown()));
-    let (writer, queues) = Writer::new();
+    context.tasks.spawn(hub::attend(Arc::clone(&hub), context.tasks.shutdown()));
+    let rates = Arc::new(Rates::new(config.rate_per_user, config.rate_per_room));
+    let (writer, queues) = Writer::new(Arc::clone(&rates));
     for queue in queues {
         let (pool, clock, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&hub));
         context.tasks.spawn(writer::work(pool, clock, hub, queue, context.tasks.shutdown()));
@@ -86,6 +93,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         backplane: context.backplane,
         hub,
         writer,
+        rates,
         stopping: context.stopping,
     });
     Ok(chassis::App::new(move |service| {

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_http::ws::CloseCode;
 use common::{Claims, ConversationId, MessageId, Problem, RoomId, UserId};
@@ -14,10 +15,11 @@ use tokio::time::{Instant, interval_at};
 
 use crate::App;
 use crate::dialect::Dialect;
-use crate::domain::{Draft, RawDraft};
+use crate::domain::{Draft, Place, RawDraft};
 use crate::error::ChatError;
 use crate::event::{Event, Told};
-use crate::hub::Taken;
+use crate::hub::{Change, Following, Taken};
+use crate::receipts;
 use crate::socket::{self, Broken, Inbox, Outbox, Received};
 use crate::store::rooms;
 use crate::writer::Stored;
@@ -28,6 +30,8 @@ pub(crate) const MOST_UNDERWAY: usize = 64;
 const MOST_MALFORMED: u32 = 10;
 /// How many rooms one connection has open.
 const MOST_ROOMS: usize = 500;
+/// That the user is still typing is passed on no more often.
+const TYPING_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a client wants, whatever its dialect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,19 @@ pub(crate) enum Command {
         room: RoomRef,
         draft: RawDraft,
         name: AckName,
+    },
+    /// Come back to rooms that are open, each with the number of the last message that the client has.
+    Resume {
+        since: Vec<(RoomRef, i64)>,
+    },
+    Typing {
+        room: RoomRef,
+        is_typing: bool,
+    },
+    /// All was read up to this message, or to the newest.
+    Read {
+        room: RoomRef,
+        message_id: Option<MessageId>,
     },
     /// Answered, for clients that cannot see pings of the WebSocket.
     Ping,
@@ -74,6 +91,8 @@ pub(crate) enum Reply {
     /// The connection is open.
     Connected {
         user_id: UserId,
+        /// Those that are open already, and from which message on all is told in them.
+        rooms: Vec<(RoomRef, i64)>,
     },
     /// From message `seq` on everything is told. `recovered`: whether the client got all since the one that it had.
     Joined {
@@ -96,6 +115,8 @@ pub(crate) enum Reply {
     Refused {
         code: String,
         words: String,
+        /// When it may be tried again.
+        retry_after_s: Option<u64>,
         room: Option<RoomRef>,
         name: AckName,
     },
@@ -114,7 +135,17 @@ pub(crate) struct Session {
     names: HashMap<RoomRef, RoomId>,
     /// Messages on their way into the database, in the order that they were sent.
     underway: FuturesOrdered<BoxFuture<'static, Underway>>,
+    /// What happens to the user, if all rooms of the user are heard.
+    following: Option<Following>,
+    /// When it was last said that the user is typing.
+    typed_at: HashMap<RoomId, Instant>,
     malformed: u32,
+}
+
+/// A room to be opened.
+struct Wanted {
+    place: Place,
+    since: Option<i64>,
 }
 
 /// A message that was sent, and what became of it.
@@ -141,6 +172,8 @@ impl Session {
             rooms: HashMap::new(),
             names: HashMap::new(),
             underway: FuturesOrdered::new(),
+            following: None,
+            typed_at: HashMap::new(),
             malformed: 0,
         }
     }
@@ -149,7 +182,7 @@ impl Session {
     pub(crate) async fn run(mut self, mut inbox: Inbox, joined: Option<RoomRef>) {
         let app = Arc::clone(&self.app);
         let watch = app.verifier.watch(self.claims.sid);
-        self.reply(&Reply::Connected { user_id: self.claims.sub });
+        self.begin().await;
         if let Some(room) = joined {
             self.obey(Command::Join { room, since: None }).await;
         }
@@ -170,6 +203,7 @@ impl Session {
                     }
                 }
                 Some(underway) = self.underway.next() => self.acknowledge(underway),
+                change = next_change(&mut self.following) => self.change(change).await,
                 _ = ping.tick() => {
                     if heard_at.elapsed() > 2 * every {
                         self.outbox.close(CloseCode::Away, "nothing was heard of you");
@@ -183,16 +217,43 @@ impl Session {
                 }
             }
         }
-        self.end().await;
         self.outbox.close(CloseCode::Normal, "");
     }
 
-    /// Gives up all rooms.
-    pub(crate) async fn end(&mut self) {
-        let rooms: Vec<_> = self.rooms.keys().copied().collect();
-        for room_id in rooms {
-            self.leave(room_id).await;
+    /// Says that the connection is open; where a dialect joins no rooms, all of the user's are.
+    pub(crate) async fn begin(&mut self) {
+        let rooms = match self.dialect.hears_all_rooms() {
+            true => self.open_all().await,
+            false => Ok(Vec::new()),
+        };
+        match rooms {
+            Ok(rooms) => self.reply(&Reply::Connected { user_id: self.claims.sub, rooms }),
+            Err(error) => self.fail(&error),
         }
+    }
+
+    async fn open_all(&mut self) -> Result<Vec<(RoomRef, i64)>, ChatError> {
+        let (hub, user_id) = (&self.app.hub, self.claims.sub);
+        // First: a room that the user comes into from now on is told.
+        self.following = Some(hub.follow(user_id, Arc::clone(&self.outbox)).await);
+        let places = rooms::newest_conversations(&mut *self.app.pool.get().await?, user_id, MOST_ROOMS as i64).await?;
+        let wanted: Vec<_> = places.into_iter().map(|place| Wanted { place, since: None }).collect();
+        let taken = self.take_seats(&wanted).await?;
+        let mut rooms = Vec::with_capacity(taken.len());
+        for (Wanted { place, .. }, taken) in wanted.iter().zip(taken) {
+            let name = self.dialect.name_of(*place);
+            taken.begin();
+            rooms.push((name, taken.seq));
+            self.names.insert(name, place.room_id);
+            self.rooms.insert(place.room_id, taken);
+        }
+        Ok(rooms)
+    }
+
+    /// Nothing is told wrongly or not at all: the client comes back instead.
+    fn fail(&self, error: &ChatError) {
+        tracing::warn!(error = common::problem::chain(error), "rooms could not be opened");
+        self.outbox.close(CloseCode::Again, "come back: rooms could not be opened");
     }
 
     /// Does what the client says. `None`: it has left.
@@ -215,23 +276,86 @@ impl Session {
             Command::Join { room, since } => self.join(room, since).await,
             Command::Leave { room } => {
                 if let Some(room_id) = self.names.remove(&room) {
-                    self.leave(room_id).await;
+                    self.rooms.remove(&room_id);
                 }
                 self.reply(&Reply::Left { room });
             }
-            Command::Send { room, draft, name } => match self.names.get(&room) {
-                Some(room_id) => self.send(room, *room_id, draft, name),
-                None => {
-                    let (code, words) = ("not-joined".to_owned(), "You must join the room first".to_owned());
-                    self.reply(&Reply::Refused { code, words, room: Some(room), name });
-                }
+            Command::Resume { since } => self.resume(since).await,
+            Command::Send { room, draft, name } => match self.opened(room).await {
+                Ok(room_id) => self.send(room, room_id, draft, name),
+                Err(error) => self.reply(&refused(error, room, name)),
             },
+            Command::Typing { room, is_typing } => match self.opened(room).await {
+                Ok(room_id) => self.tell_typing(room_id, is_typing).await,
+                Err(error) => self.reply(&refused(error, room, AckName::default())),
+            },
+            Command::Read { room, message_id } => {
+                let done = match self.opened(room).await {
+                    Ok(room_id) => receipts::mark(&self.app, room_id, self.claims.sub, message_id).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = done {
+                    self.reply(&refused(error, room, AckName::default()));
+                }
+            }
             Command::Ping => self.reply(&Reply::Pong),
             Command::Nothing => {}
         }
     }
 
+    /// The room that the client has open under this name. One that joins none by itself has all of its user's open, the
+    /// oldest as soon as it speaks of them.
+    async fn opened(&mut self, room: RoomRef) -> Result<RoomId, ChatError> {
+        if let Some(room_id) = self.names.get(&room) {
+            return Ok(*room_id);
+        }
+        if !self.dialect.hears_all_rooms() {
+            return Err(ChatError::NotJoined);
+        }
+        let place = self.find(room).await?;
+        self.sit(Wanted { place, since: None }).await?;
+        Ok(place.room_id)
+    }
+
+    async fn tell_typing(&mut self, room_id: RoomId, is_typing: bool) {
+        let user_id = self.claims.sub;
+        let last = match is_typing {
+            true => self.typed_at.insert(room_id, Instant::now()),
+            false => self.typed_at.remove(&room_id).and(None),
+        };
+        let is_news = last.is_none_or(|last| last.elapsed() > TYPING_AGAIN);
+        if is_news && self.app.rates.typing(user_id) {
+            self.app.hub.tell(room_id, Event::Typing { user_id, is_typing }).await;
+        } else if let Some(last) = last {
+            self.typed_at.insert(room_id, last);
+        }
+    }
+
+    /// What happened to the user.
+    async fn change(&mut self, change: Change) {
+        match change {
+            Change::Entered { room_id } if !self.rooms.contains_key(&room_id) => {
+                let done = match self.find(RoomRef::Id(room_id)).await {
+                    Ok(place) => self.sit(Wanted { place, since: None }).await,
+                    Err(error) => Err(error),
+                };
+                match done {
+                    // One who was taken out again meanwhile.
+                    Ok(()) | Err(ChatError::NotInRoom | ChatError::TooManyRooms) => {}
+                    Err(error) => self.fail(&error),
+                }
+            }
+            Change::Entered { .. } => {}
+            Change::Removed { room_id } => {
+                self.rooms.remove(&room_id);
+                self.names.retain(|_, named| *named != room_id);
+            }
+        }
+    }
+
     fn send(&mut self, room: RoomRef, room_id: RoomId, draft: RawDraft, name: AckName) {
+        // With the message, typing has ended.
+        self.typed_at.remove(&room_id);
         let draft = Draft::parse(draft).map_err(ChatError::from);
         let stored = draft.and_then(|draft| self.app.writer.store(room_id, self.claims.sub, draft));
         let underway = async move {
@@ -252,57 +376,72 @@ impl Session {
     }
 
     async fn join(&mut self, room: RoomRef, since: Option<i64>) {
-        if self.rooms.len() >= MOST_ROOMS && !self.names.contains_key(&room) {
-            let words = format!("at most {MOST_ROOMS} rooms are open at once");
-            let code = "too-many-rooms".to_owned();
-            self.reply(&Reply::Refused { code, words, room: Some(room), name: AckName::default() });
-            return;
+        let done = match self.find(room).await {
+            Ok(place) => self.sit(Wanted { place, since }).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            self.reply(&refused(error, room, AckName::default()));
         }
+    }
+
+    async fn find(&self, room: RoomRef) -> Result<Place, ChatError> {
+        let mut conn = self.app.pool.get().await?;
+        let found = rooms::find_for_member(&mut conn, room, self.claims.sub).await?;
+        Ok(found.ok_or(ChatError::NotInRoom)?.place())
+    }
+
+    /// Rooms that are not open any more are passed over: the user is no member of them.
+    async fn resume(&mut self, since: Vec<(RoomRef, i64)>) {
+        let opened = since.into_iter().filter_map(|(room, since)| {
+            let place = self.rooms.get(self.names.get(&room)?)?.place();
+            Some(Wanted { place, since: Some(since) })
+        });
+        let opened = opened.collect();
+        if let Err(error) = self.sit_in_all(opened).await {
+            self.fail(&error);
+        }
+    }
+
+    async fn sit(&mut self, wanted: Wanted) -> Result<(), ChatError> {
+        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&wanted.place.room_id) {
+            return Err(ChatError::TooManyRooms);
+        }
+        self.sit_in_all(vec![wanted]).await
+    }
+
+    /// Opens rooms, and tells what the client has missed in them.
+    async fn sit_in_all(&mut self, all: Vec<Wanted>) -> Result<(), ChatError> {
         // The same room again: as a client does that has lost something.
-        if let Some(room_id) = self.names.remove(&room) {
-            self.rooms.remove(&room_id);
+        for wanted in &all {
+            self.names.remove(&self.dialect.name_of(wanted.place));
+            self.rooms.remove(&wanted.place.room_id);
         }
-        match self.sit(room, since).await {
-            Ok((room_id, taken)) => {
-                let is_news = taken.is_only();
-                self.rooms.insert(room_id, taken);
-                self.names.insert(room, room_id);
-                if is_news {
-                    self.app.hub.tell(room_id, Event::Joined { user_id: self.claims.sub }).await;
+        let taken = self.take_seats(&all).await?;
+        for (Wanted { place, since }, taken) in all.into_iter().zip(taken) {
+            let missed = match since {
+                Some(since) => taken.missed(since).await?,
+                None => Some(Vec::new()),
+            };
+            let name = self.dialect.name_of(place);
+            let recovered = since.map(|_| missed.is_some());
+            self.reply(&Reply::Joined { room: name, seq: taken.seq, recovered });
+            for message in missed.unwrap_or_default() {
+                if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
+                    self.outbox.send(frame);
                 }
             }
-            Err(error) => self.reply(&refused(error, room, AckName::default())),
+            taken.begin();
+            self.names.insert(name, place.room_id);
+            self.rooms.insert(place.room_id, taken);
         }
+        Ok(())
     }
 
-    async fn sit(&self, room: RoomRef, since: Option<i64>) -> Result<(RoomId, Taken), ChatError> {
-        let user_id = self.claims.sub;
-        let found = rooms::find_for_member(&mut *self.app.pool.get().await?, room, user_id).await?;
-        let room_id = found.ok_or(ChatError::NotInRoom)?.id;
-        let outbox = Arc::clone(&self.outbox);
-        let taken = self.app.hub.sit(room_id, user_id, self.client_id.clone(), self.dialect, outbox).await?;
-        let missed = match since {
-            Some(since) => taken.missed(since).await?,
-            None => Some(Vec::new()),
-        };
-        let recovered = since.map(|_| missed.is_some());
-        self.reply(&Reply::Joined { room, seq: taken.seq, recovered });
-        for message in missed.unwrap_or_default() {
-            if let Some(frame) = Told::new(room_id, Event::Message(message)).frame(self.dialect) {
-                self.outbox.send(frame);
-            }
-        }
-        taken.begin();
-        Ok((room_id, taken))
-    }
-
-    async fn leave(&mut self, room_id: RoomId) {
-        let Some(taken) = self.rooms.remove(&room_id) else { return };
-        let is_news = taken.is_only();
-        drop(taken);
-        if is_news {
-            self.app.hub.tell(room_id, Event::Left { user_id: self.claims.sub }).await;
-        }
+    async fn take_seats(&self, all: &[Wanted]) -> Result<Vec<Taken>, ChatError> {
+        let places: Vec<_> = all.iter().map(|wanted| wanted.place).collect();
+        let client_id = self.client_id.as_deref();
+        self.app.hub.sit(&places, self.claims.sub, client_id, self.dialect, &self.outbox).await
     }
 
     pub(crate) fn complain(&mut self, words: &str) {
@@ -311,7 +450,8 @@ impl Session {
             self.outbox.close(CloseCode::Policy, "too much was not understood");
         } else {
             let (code, words) = ("not-understood".to_owned(), words.to_owned());
-            self.reply(&Reply::Refused { code, words, room: None, name: AckName::default() });
+            let name = AckName::default();
+            self.reply(&Reply::Refused { code, words, retry_after_s: None, room: None, name });
         }
     }
 
@@ -322,9 +462,21 @@ impl Session {
     }
 }
 
+/// What happens next to the user, for whoever follows one.
+async fn next_change(following: &mut Option<Following>) -> Change {
+    match following {
+        Some(following) => following.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// An error with the same code and words as over HTTP.
 fn refused(error: ChatError, room: RoomRef, name: AckName) -> Reply {
+    let retry_after_s = match &error {
+        ChatError::TooFast(wait) => Some(wait.as_secs_f64().ceil() as u64),
+        _ => None,
+    };
     let body = Problem::from(error).body();
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-    Reply::Refused { code: text("code"), words: text("detail"), room: Some(room), name }
+    Reply::Refused { code: text("code"), words: text("detail"), retry_after_s, room: Some(room), name }
 }

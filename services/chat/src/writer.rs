@@ -18,6 +18,7 @@ use crate::domain::{Draft, Message};
 use crate::error::ChatError;
 use crate::event::Event;
 use crate::hub::Hub;
+use crate::rates::Rates;
 use crate::store::messages::{self, OwnName};
 
 /// Each writes the rooms that fall to it, so that a room's messages keep their order.
@@ -29,7 +30,10 @@ const MOST_WAITING: usize = 4096;
 
 /// Takes messages to whoever stores them.
 #[derive(Clone)]
-pub(crate) struct Writer(Arc<[mpsc::Sender<Waiting>]>);
+pub(crate) struct Writer {
+    queues: Arc<[mpsc::Sender<Waiting>]>,
+    rates: Arc<Rates>,
+}
 
 pub(crate) struct Waiting {
     order: Order,
@@ -52,9 +56,9 @@ pub(crate) struct Stored {
 }
 
 impl Writer {
-    pub(crate) fn new() -> (Self, Vec<mpsc::Receiver<Waiting>>) {
+    pub(crate) fn new(rates: Arc<Rates>) -> (Self, Vec<mpsc::Receiver<Waiting>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..WRITERS).map(|_| mpsc::channel(MOST_WAITING)).unzip();
-        (Self(senders.into()), receivers)
+        (Self { queues: senders.into(), rates }, receivers)
     }
 
     /// Stores a message; returns when that is committed.
@@ -66,8 +70,9 @@ impl Writer {
         user_id: UserId,
         draft: Draft,
     ) -> Result<oneshot::Receiver<Result<Stored, ChatError>>, ChatError> {
+        self.rates.message(room_id, user_id)?;
         let (stored, receiver) = oneshot::channel();
-        let writer = &self.0[room_id.0.unsigned_abs() as usize % self.0.len()];
+        let writer = &self.queues[room_id.0.unsigned_abs() as usize % self.queues.len()];
         let waiting = Waiting { order: Order { room_id, user_id, draft }, stored };
         writer.try_send(waiting).map_err(|_full| ChatError::Busy)?;
         Ok(receiver)
