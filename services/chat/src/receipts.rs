@@ -28,7 +28,9 @@ pub(crate) async fn mark(
     let has_moved = members::mark_read(&mut conn, room_id, user_id, seq, app.clock.now()).await?;
     let standing = members::standing(&mut conn, room_id, user_id).await?.ok_or(ChatError::NotInRoom)?;
     drop(conn);
-    if has_moved && let Standing { last_read_seq: seq, last_read_at: Some(at), last_read_id: Some(message_id), .. } = standing {
+    if has_moved
+        && let Standing { last_read_seq: seq, last_read_at: Some(at), last_read_id: Some(message_id), .. } = standing
+    {
         app.hub.tell(room_id, Event::Read { user_id, seq, message_id, at }).await;
     }
     Ok(standing)

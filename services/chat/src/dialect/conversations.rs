@@ -113,7 +113,8 @@ fn view(message: &Message) -> Value {
 pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
     let value = match reply {
         Reply::Connected { user_id, rooms } => {
-            let since: Map<_, _> = rooms.iter().filter_map(|(room, seq)| Some((id(*room)?.to_string(), json!(seq)))).collect();
+            let since: Map<_, _> =
+                rooms.iter().filter_map(|(room, seq)| Some((id(*room)?.to_string(), json!(seq)))).collect();
             json!({"type": "connected", "userId": user_id, "since": since})
         }
         Reply::Joined { room, seq, recovered } => {

@@ -162,7 +162,13 @@ pub(crate) struct ConversationHistory {
 impl From<Found> for ConversationHistory {
     fn from(found: Found) -> Self {
         let Found { messages, limit, has_older, has_newer, total } = found;
-        Self { items: messages.into_iter().map(ConversationMessage::from).collect(), limit, has_older, has_newer, total }
+        Self {
+            items: messages.into_iter().map(ConversationMessage::from).collect(),
+            limit,
+            has_older,
+            has_newer,
+            total,
+        }
     }
 }
 

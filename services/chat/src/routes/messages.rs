@@ -144,12 +144,7 @@ impl From<Found> for History {
     }
 }
 
-pub(super) async fn find(
-    app: &App,
-    user_id: UserId,
-    room: RoomRef,
-    which: WhichMessages,
-) -> Result<Found, ChatError> {
+pub(super) async fn find(app: &App, user_id: UserId, room: RoomRef, which: WhichMessages) -> Result<Found, ChatError> {
     let WhichMessages { before, after, around, page, limit } = which;
     let page = PageQuery::of(page, limit)?;
     let limit = i64::from(page.limit);

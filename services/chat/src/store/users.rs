@@ -34,7 +34,12 @@ pub(crate) async fn forget(conn: &mut AsyncPgConnection, user_id: UserId) -> Que
 /// One of these of whom auth has not told, if there is one.
 pub(crate) async fn find_unknown(conn: &mut AsyncPgConnection, ids: &[UserId]) -> QueryResult<Option<UserId>> {
     let uuids: Vec<_> = ids.iter().map(|id| id.0).collect();
-    let known: HashSet<uuid::Uuid> =
-        users::table.filter(users::user_id.eq_any(uuids)).select(users::user_id).load(conn).await?.into_iter().collect();
+    let known: HashSet<uuid::Uuid> = users::table
+        .filter(users::user_id.eq_any(uuids))
+        .select(users::user_id)
+        .load(conn)
+        .await?
+        .into_iter()
+        .collect();
     Ok(ids.iter().copied().find(|id| !known.contains(&id.0)))
 }
