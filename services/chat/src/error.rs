@@ -18,7 +18,7 @@ common::problems! {
     NO_SUCH_USER = 404 "no-such-user" "No such user";
     /// You must join a room before you speak in it.
     NOT_JOINED = 409 "not-joined" "Not joined";
-    /// A connection has at most 500 rooms open.
+    /// A connection has at most 1,000 rooms open.
     TOO_MANY_ROOMS = 409 "too-many-rooms" "Too many rooms";
     /// More messages wait than can be stored soon.
     TOO_BUSY = 503 "too-busy" "Too busy";
@@ -34,7 +34,7 @@ pub enum ChatError {
     NotInRoom,
     #[error("You must join the room first")]
     NotJoined,
-    #[error("a connection has at most 500 rooms open: leave one first")]
+    #[error("a connection has at most 1,000 rooms open: leave one first")]
     TooManyRooms,
     #[error("no room has this code")]
     NoSuchCode,

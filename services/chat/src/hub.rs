@@ -108,8 +108,8 @@ struct Wire<T> {
 /// What instances tell each other of a room.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum OfRoom {
-    Event(Event),
+enum OfRoom<E> {
+    Event(E),
     /// Somebody has come or gone.
     Stirred,
 }
@@ -211,7 +211,7 @@ impl Hub {
     pub(crate) async fn tell(&self, room_id: RoomId, event: Event) {
         let channel = format!("{CHANNEL}{room_id}");
         // A message that does not arrive is noticed by its number; what else is told is of the moment.
-        self.publish(&channel, &OfRoom::Event(event.clone())).await;
+        self.publish(&channel, &OfRoom::Event(&event)).await;
         self.tell_here(room_id, event);
     }
 
@@ -269,7 +269,7 @@ impl Hub {
     fn heard(&self, channel: &str, payload: &[u8]) {
         if let Some(room_id) = channel.strip_prefix(CHANNEL).and_then(|id| id.parse().ok()) {
             match self.read_wire(payload) {
-                Some(OfRoom::Event(event)) => self.tell_here(room_id, event),
+                Some(OfRoom::<Event>::Event(event)) => self.tell_here(room_id, event),
                 Some(OfRoom::Stirred) => self.stir(room_id, Where::Elsewhere),
                 None => {}
             }
@@ -292,12 +292,15 @@ impl Hub {
     }
 
     /// Looks whether something was missed, in one query for all rooms. After a gap also whether somebody was let into a room
-    /// or taken out.
+    /// or taken out, and who is there.
     async fn look(&self, has_gap: bool) -> Result<(), ChatError> {
         let open = self.open_rooms();
         if has_gap {
             self.tell_all_rooms().await?;
             self.look_for_removed(&open).await?;
+            for room in &open {
+                self.stir(room.place.room_id, Where::Elsewhere);
+            }
         }
         if open.is_empty() {
             return Ok(());

@@ -81,8 +81,8 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let rates = Arc::new(Rates::new(config.rate_per_user, config.rate_per_room));
     let (writer, queues) = Writer::new(Arc::clone(&rates));
     for queue in queues {
-        let (pool, clock, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&hub));
-        context.tasks.spawn(writer::work(pool, clock, hub, queue, context.tasks.shutdown()));
+        let (pool, clock, rates, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&rates), Arc::clone(&hub));
+        context.tasks.spawn(writer::work(pool, clock, rates, hub, queue, context.tasks.shutdown()));
     }
     let names = names::Names { hub: Arc::clone(&hub) };
     let data = web::Data::new(App {

@@ -27,11 +27,14 @@ impl Rates {
         Self { users: Limiter::new(per_user), rooms: Limiter::new(per_room), typing: Limiter::new(TYPING) }
     }
 
-    /// Counts a message of the user, into the room.
-    pub(crate) fn message(&self, room_id: RoomId, user_id: UserId) -> Result<(), ChatError> {
-        let now = Instant::now();
-        let counted = self.users.count(user_id, now).and_then(|()| self.rooms.count(room_id, now));
-        counted.map_err(ChatError::TooFast)
+    /// Counts a message of the user.
+    pub(crate) fn user(&self, user_id: UserId) -> Result<(), ChatError> {
+        self.users.count(user_id, Instant::now()).map_err(ChatError::TooFast)
+    }
+
+    /// Counts a message in the room.
+    pub(crate) fn room(&self, room_id: RoomId) -> Result<(), ChatError> {
+        self.rooms.count(room_id, Instant::now()).map_err(ChatError::TooFast)
     }
 
     /// Counts that the user begins or stops typing. `false`: too often.

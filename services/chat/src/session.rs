@@ -29,7 +29,9 @@ pub(crate) const MOST_UNDERWAY: usize = 64;
 /// How many things that are not understood are answered with an error; the next one ends the connection.
 const MOST_MALFORMED: u32 = 10;
 /// How many rooms one connection has open.
-const MOST_ROOMS: usize = 500;
+const MOST_ROOMS: usize = 1000;
+/// How many of the user's it opens by itself: those where something was said last.
+const MOST_AT_ONCE: i64 = 500;
 /// That the user is still typing is passed on no more often.
 const TYPING_AGAIN: Duration = Duration::from_secs(2);
 
@@ -236,7 +238,7 @@ impl Session {
         let (hub, user_id) = (&self.app.hub, self.claims.sub);
         // First: a room that the user comes into from now on is told.
         self.following = Some(hub.follow(user_id, Arc::clone(&self.outbox)).await);
-        let places = rooms::newest_conversations(&mut *self.app.pool.get().await?, user_id, MOST_ROOMS as i64).await?;
+        let places = rooms::newest_conversations(&mut *self.app.pool.get().await?, user_id, MOST_AT_ONCE).await?;
         let wanted: Vec<_> = places.into_iter().map(|place| Wanted { place, since: None }).collect();
         let taken = self.take_seats(&wanted).await?;
         let mut rooms = Vec::with_capacity(taken.len());
@@ -341,7 +343,7 @@ impl Session {
                 };
                 match done {
                     // One who was taken out again meanwhile.
-                    Ok(()) | Err(ChatError::NotInRoom | ChatError::TooManyRooms) => {}
+                    Ok(()) | Err(ChatError::NotInRoom) => {}
                     Err(error) => self.fail(&error),
                 }
             }

@@ -70,7 +70,7 @@ impl Writer {
         user_id: UserId,
         draft: Draft,
     ) -> Result<oneshot::Receiver<Result<Stored, ChatError>>, ChatError> {
-        self.rates.message(room_id, user_id)?;
+        self.rates.user(user_id)?;
         let (stored, receiver) = oneshot::channel();
         let writer = &self.queues[room_id.0.unsigned_abs() as usize % self.queues.len()];
         let waiting = Waiting { order: Order { room_id, user_id, draft }, stored };
@@ -83,6 +83,7 @@ impl Writer {
 pub(crate) async fn work(
     pool: Pool,
     clock: SharedClock,
+    rates: Arc<Rates>,
     hub: Arc<Hub>,
     mut queue: mpsc::Receiver<Waiting>,
     shutdown: CancellationToken,
@@ -94,9 +95,9 @@ pub(crate) async fn work(
             () = shutdown.cancelled() => return,
         }
         let (orders, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.order, one.stored)).unzip();
-        let results = match store_all(&pool, &clock, &orders).await {
+        let results = match store_all(&pool, &clock, &rates, &orders).await {
             Ok(results) => results,
-            Err(error) => alone(&pool, &clock, &orders, error).await,
+            Err(error) => alone(&pool, &clock, &rates, &orders, error).await,
         };
         for (result, waiting) in results.into_iter().zip(waiting) {
             if let Ok(Stored { message, is_new: true }) = &result {
@@ -108,7 +109,13 @@ pub(crate) async fn work(
 }
 
 /// Each by itself: one that cannot be stored takes no other with it. If it is the database that failed, none is tried.
-async fn alone(pool: &Pool, clock: &SharedClock, orders: &[Order], error: ChatError) -> Vec<Result<Stored, ChatError>> {
+async fn alone(
+    pool: &Pool,
+    clock: &SharedClock,
+    rates: &Rates,
+    orders: &[Order],
+    error: ChatError,
+) -> Vec<Result<Stored, ChatError>> {
     let problem = Problem::from(error);
     if problem.status_code() == StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(messages = orders.len(), "messages could not be stored: the database is away");
@@ -116,7 +123,7 @@ async fn alone(pool: &Pool, clock: &SharedClock, orders: &[Order], error: ChatEr
     }
     let mut results = Vec::with_capacity(orders.len());
     for order in orders {
-        let stored = store_all(pool, clock, std::slice::from_ref(order)).await;
+        let stored = store_all(pool, clock, rates, std::slice::from_ref(order)).await;
         results.push(stored.and_then(|mut all| all.pop().unwrap_or(Err(ChatError::Busy))));
     }
     results
@@ -125,15 +132,17 @@ async fn alone(pool: &Pool, clock: &SharedClock, orders: &[Order], error: ChatEr
 async fn store_all(
     pool: &Pool,
     clock: &SharedClock,
+    rates: &Rates,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let mut conn = pool.get().await?;
-    conn.transaction(async |conn| store_within(conn, clock, orders).await).await
+    conn.transaction(async |conn| store_within(conn, clock, rates, orders).await).await
 }
 
 async fn store_within(
     conn: &mut AsyncPgConnection,
     clock: &SharedClock,
+    rates: &Rates,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let ids: Vec<i64> = orders.iter().map(|order| order.room_id.0).collect();
@@ -161,6 +170,11 @@ async fn store_within(
         }
         if let Some(index) = name.as_ref().and_then(|name| new_names.get(name)) {
             results.push(Ok(Place::Again(*index)));
+            continue;
+        }
+        // Only here: who is no member takes nothing of the room's rate.
+        if let Err(error) = rates.room(*room_id) {
+            results.push(Err(error));
             continue;
         }
         room.last_seq += 1;

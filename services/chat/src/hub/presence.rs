@@ -95,9 +95,9 @@ impl Hub {
         if self.backplane.is_remote() {
             let note = (!here.is_empty()).then(|| write(&here));
             elsewhere = self.backplane.note(&board(room_id), &self.name(), note, LASTS).await.ok();
-            let is_news = room.as_ref().is_none_or(|room| room.is_news(&here));
-            if at == Where::Here && is_news {
-                self.publish(&format!("{CHANNEL}{room_id}"), &OfRoom::Stirred).await;
+            let is_news = || room.as_ref().map_or(at == Where::Here, |room| room.is_news(&here));
+            if elsewhere.is_some() && is_news() {
+                self.publish(&format!("{CHANNEL}{room_id}"), &OfRoom::<()>::Stirred).await;
             }
         }
         if let Some(room) = room {
