@@ -144,7 +144,7 @@ impl Hub {
         }
     }
 
-    /// Takes a seat in each of these rooms, in their order. The caller has checked that the user is a member.
+    /// Takes a seat in each of these rooms that the user is a member of, in their order.
     ///
     /// Nothing is told on a seat before [`Taken::begin`].
     pub(crate) async fn sit(
@@ -169,28 +169,18 @@ impl Hub {
             });
             all.push(Taken { room, seat, seq: 0 });
         }
-        // From here on nothing that is written elsewhere is missed; what was written before is in the database.
-        self.listener.join(places.iter().map(|place| format!("{CHANNEL}{}", place.room_id))).await;
-        self.bring_up_to_date(&mut all).await?;
+        // From here on nothing that is written elsewhere is missed, nor that the user is taken out; what was before is in the
+        // database.
+        let ids: Vec<i64> = places.iter().map(|place| place.room_id.0).collect();
+        self.listener.join(ids.iter().map(|id| format!("{CHANNEL}{id}"))).await;
+        let last = rooms::last_seqs_for_member(&mut *self.pool.get().await?, user_id, &ids).await?;
+        all.retain_mut(|taken| {
+            let Some(last) = last.get(&taken.room.place.room_id) else { return false };
+            // Up to which number everybody here was told, or will be; for the first it is what was read.
+            taken.seq = *taken.room.lock().told.get_or_insert(*last);
+            true
+        });
         Ok(all)
-    }
-
-    /// Reads in one query up to which number each room is told, where nobody has yet.
-    async fn bring_up_to_date(&self, all: &mut [Taken]) -> Result<(), ChatError> {
-        let unknown = all.iter().filter(|taken| taken.room.lock().told.is_none());
-        let unknown: Vec<i64> = unknown.map(|taken| taken.room.place.room_id.0).collect();
-        let last = match unknown.is_empty() {
-            true => HashMap::new(),
-            false => rooms::last_seqs(&mut *self.pool.get().await?, &unknown).await?,
-        };
-        for taken in all {
-            let room_id = taken.room.place.room_id;
-            let mut state = taken.room.lock();
-            let told = state.told.or_else(|| last.get(&room_id).copied()).ok_or(ChatError::NoSuchRoom(room_id))?;
-            state.told = Some(told);
-            taken.seq = told;
-        }
-        Ok(())
     }
 
     fn open(self: &Arc<Self>, place: Place) -> Arc<Room> {

@@ -144,12 +144,6 @@ pub(crate) struct Session {
     malformed: u32,
 }
 
-/// A room to be opened.
-struct Wanted {
-    place: Place,
-    since: Option<i64>,
-}
-
 /// A message that was sent, and what became of it.
 struct Underway {
     room: RoomRef,
@@ -224,32 +218,26 @@ impl Session {
 
     /// Says that the connection is open; where a dialect joins no rooms, all of the user's are.
     pub(crate) async fn begin(&mut self) {
-        let rooms = match self.dialect.hears_all_rooms() {
-            true => self.open_all().await,
-            false => Ok(Vec::new()),
-        };
-        match rooms {
-            Ok(rooms) => self.reply(&Reply::Connected { user_id: self.claims.sub, rooms }),
-            Err(error) => self.fail(&error),
+        if self.dialect.hears_all_rooms()
+            && let Err(error) = self.open_all().await
+        {
+            self.fail(&error);
+        } else {
+            let rooms = self.names.iter().filter_map(|(name, room_id)| Some((*name, self.rooms.get(room_id)?.seq)));
+            self.reply(&Reply::Connected { user_id: self.claims.sub, rooms: rooms.collect() });
+            self.rooms.values().for_each(Taken::begin);
         }
     }
 
-    async fn open_all(&mut self) -> Result<Vec<(RoomRef, i64)>, ChatError> {
+    async fn open_all(&mut self) -> Result<(), ChatError> {
         let (hub, user_id) = (&self.app.hub, self.claims.sub);
         // First: a room that the user comes into from now on is told.
         self.following = Some(hub.follow(user_id, Arc::clone(&self.outbox)).await);
         let places = rooms::newest_conversations(&mut *self.app.pool.get().await?, user_id, MOST_AT_ONCE).await?;
-        let wanted: Vec<_> = places.into_iter().map(|place| Wanted { place, since: None }).collect();
-        let taken = self.take_seats(&wanted).await?;
-        let mut rooms = Vec::with_capacity(taken.len());
-        for (Wanted { place, .. }, taken) in wanted.iter().zip(taken) {
-            let name = self.dialect.name_of(*place);
-            taken.begin();
-            rooms.push((name, taken.seq));
-            self.names.insert(name, place.room_id);
-            self.rooms.insert(place.room_id, taken);
+        for taken in self.take_seats(&places).await? {
+            self.keep(taken);
         }
-        Ok(rooms)
+        Ok(())
     }
 
     /// Nothing is told wrongly or not at all: the client comes back instead.
@@ -315,7 +303,7 @@ impl Session {
             return Err(ChatError::NotJoined);
         }
         let place = self.find(room).await?;
-        self.sit(Wanted { place, since: None }).await?;
+        self.sit(place, None).await?;
         Ok(place.room_id)
     }
 
@@ -338,7 +326,7 @@ impl Session {
         match change {
             Change::Entered { room_id } if !self.rooms.contains_key(&room_id) => {
                 let done = match self.find(RoomRef::Id(room_id)).await {
-                    Ok(place) => self.sit(Wanted { place, since: None }).await,
+                    Ok(place) => self.sit(place, None).await,
                     Err(error) => Err(error),
                 };
                 match done {
@@ -379,7 +367,7 @@ impl Session {
 
     async fn join(&mut self, room: RoomRef, since: Option<i64>) {
         let done = match self.find(room).await {
-            Ok(place) => self.sit(Wanted { place, since }).await,
+            Ok(place) => self.sit(place, since).await,
             Err(error) => Err(error),
         };
         if let Err(error) = done {
@@ -393,57 +381,74 @@ impl Session {
         Ok(found.ok_or(ChatError::NotInRoom)?.place())
     }
 
-    /// Rooms that are not open any more are passed over: the user is no member of them.
-    async fn resume(&mut self, since: Vec<(RoomRef, i64)>) {
-        let opened = since.into_iter().filter_map(|(room, since)| {
-            let place = self.rooms.get(self.names.get(&room)?)?.place();
-            Some(Wanted { place, since: Some(since) })
-        });
-        let opened = opened.collect();
-        if let Err(error) = self.sit_in_all(opened).await {
+    async fn resume(&mut self, all: Vec<(RoomRef, i64)>) {
+        let mut since = HashMap::with_capacity(all.len());
+        let mut places = Vec::with_capacity(all.len());
+        for (room, seq) in all {
+            let place = match self.opened(room).await {
+                Ok(room_id) => self.rooms.get(&room_id).map(Taken::place),
+                Err(error @ (ChatError::NotInRoom | ChatError::NotJoined | ChatError::TooManyRooms)) => {
+                    self.reply(&refused(error, room, AckName::default()));
+                    None
+                }
+                Err(error) => return self.fail(&error),
+            };
+            if let Some(place) = place {
+                since.insert(place.room_id, seq);
+                places.push(place);
+            }
+        }
+        if let Err(error) = self.sit_in_all(&places, &since).await {
             self.fail(&error);
         }
     }
 
-    async fn sit(&mut self, wanted: Wanted) -> Result<(), ChatError> {
-        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&wanted.place.room_id) {
+    async fn sit(&mut self, place: Place, since: Option<i64>) -> Result<(), ChatError> {
+        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&place.room_id) {
             return Err(ChatError::TooManyRooms);
         }
-        self.sit_in_all(vec![wanted]).await
+        let since = since.map(|since| (place.room_id, since)).into_iter().collect();
+        self.sit_in_all(&[place], &since).await?;
+        // One who was taken out meanwhile has no seat.
+        self.rooms.contains_key(&place.room_id).then_some(()).ok_or(ChatError::NotInRoom)
     }
 
-    /// Opens rooms, and tells what the client has missed in them.
-    async fn sit_in_all(&mut self, all: Vec<Wanted>) -> Result<(), ChatError> {
+    /// Opens rooms, and tells what the client has missed in them since the messages that it has.
+    async fn sit_in_all(&mut self, places: &[Place], since: &HashMap<RoomId, i64>) -> Result<(), ChatError> {
         // The same room again: as a client does that has lost something.
-        for wanted in &all {
-            self.names.remove(&self.dialect.name_of(wanted.place));
-            self.rooms.remove(&wanted.place.room_id);
+        for place in places {
+            self.names.remove(&self.dialect.name_of(*place));
+            self.rooms.remove(&place.room_id);
         }
-        let taken = self.take_seats(&all).await?;
-        for (Wanted { place, since }, taken) in all.into_iter().zip(taken) {
+        for taken in self.take_seats(places).await? {
+            let place = taken.place();
+            let since = since.get(&place.room_id).copied();
             let missed = match since {
                 Some(since) => taken.missed(since).await?,
                 None => Some(Vec::new()),
             };
-            let name = self.dialect.name_of(place);
-            let recovered = since.map(|_| missed.is_some());
-            self.reply(&Reply::Joined { room: name, seq: taken.seq, recovered });
+            let (room, recovered) = (self.dialect.name_of(place), since.map(|_| missed.is_some()));
+            self.reply(&Reply::Joined { room, seq: taken.seq, recovered });
             for message in missed.unwrap_or_default() {
                 if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
                     self.outbox.send(frame);
                 }
             }
             taken.begin();
-            self.names.insert(name, place.room_id);
-            self.rooms.insert(place.room_id, taken);
+            self.keep(taken);
         }
         Ok(())
     }
 
-    async fn take_seats(&self, all: &[Wanted]) -> Result<Vec<Taken>, ChatError> {
-        let places: Vec<_> = all.iter().map(|wanted| wanted.place).collect();
+    async fn take_seats(&self, places: &[Place]) -> Result<Vec<Taken>, ChatError> {
         let client_id = self.client_id.as_deref();
-        self.app.hub.sit(&places, self.claims.sub, client_id, self.dialect, &self.outbox).await
+        self.app.hub.sit(places, self.claims.sub, client_id, self.dialect, &self.outbox).await
+    }
+
+    fn keep(&mut self, taken: Taken) {
+        let place = taken.place();
+        self.names.insert(self.dialect.name_of(place), place.room_id);
+        self.rooms.insert(place.room_id, taken);
     }
 
     pub(crate) fn complain(&mut self, words: &str) {

@@ -216,6 +216,22 @@ pub(crate) async fn newest_conversations(
     Ok(places.collect())
 }
 
+/// The number of the last message of each of these rooms that the user is a member of.
+pub(crate) async fn last_seqs_for_member(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    ids: &[i64],
+) -> QueryResult<HashMap<RoomId, i64>> {
+    let rows: Vec<(i64, i64)> = rooms::table
+        .inner_join(room_members::table)
+        .filter(room_members::user_uuid.eq(user_id.0))
+        .filter(rooms::room_id.eq_any(ids))
+        .select((rooms::room_id, rooms::last_seq))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(id, seq)| (RoomId(id), seq)).collect())
+}
+
 /// The number of the last message of each of these rooms.
 pub(crate) async fn last_seqs(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<RoomId, i64>> {
     let rows: Vec<(i64, i64)> =

@@ -168,6 +168,33 @@ async fn what_was_read_is_told_and_never_backwards() {
     }
     second.say_in(&conversation, json!({"type": "read", "messageId": 999_999})).await;
     assert_eq!(second.until("error").await["code"], "invalid-fields");
+
+    first.say_in(&conversation, json!({"type": "message", "content": "4"})).await;
+    first.until("ack").await;
+    let path = format!("/conversations/{}/read", conversation["id"].as_str().unwrap());
+    assert_eq!(chat.put(&ben, &path, &json!({})).send().await.unwrap().status(), 200);
+    for socket in [&mut first, &mut second] {
+        while socket.until("read").await["lastReadSeq"] != 4 {}
+    }
+}
+
+#[tokio::test]
+async fn another_socket_of_the_same_client_takes_its_place_and_one_of_another_does_not() {
+    let chat = TestChat::start().await;
+    let (ana, ben) = (chat.known("Ana").await, chat.known("Ben").await);
+    let conversation = chat.private(&ana, &ben).await;
+    let open = async |client: &str| {
+        let mut socket = chat.open(&format!("/ws/chat?token={}&clientId={client}", ana.token)).await;
+        socket.until("connected").await;
+        socket
+    };
+    let (mut phone, mut laptop) = (open("phone").await, open("laptop").await);
+
+    let mut phone_again = open("phone").await;
+
+    assert_eq!(phone.closed().await, 4000);
+    phone_again.say_in(&conversation, json!({"type": "message", "content": "hi"})).await;
+    assert_eq!(laptop.until_message(1).await["content"], "hi");
 }
 
 #[tokio::test]

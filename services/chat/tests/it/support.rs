@@ -103,6 +103,10 @@ impl TestChat {
         self.client.post(format!("{}/api/v1{path}", self.url)).bearer_auth(&user.token).json(body)
     }
 
+    pub(crate) fn put(&self, user: &User, path: &str, body: &Value) -> RequestBuilder {
+        self.client.put(format!("{}/api/v1{path}", self.url)).bearer_auth(&user.token).json(body)
+    }
+
     /// A new room of `user`.
     pub(crate) async fn made(&self, user: &User) -> Made {
         let answer = self.post(user, "/rooms", &json!({"room_name": "Cooking"})).send().await.unwrap();
