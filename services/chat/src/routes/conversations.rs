@@ -395,7 +395,7 @@ pub(crate) async fn send(
 
 /// Say how far you have read. What was read before stays read.
 #[utoipa::path(
-    post,
+    method(post, put),
     path = "/api/v1/conversations/{conversation_id}/read",
     tag = "conversations",
     security(("cookie" = []), ("bearer" = [])),
