@@ -54,7 +54,11 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("GET", "/ws/chat", "/ws/chat"),
     ("GET", "/api/v1/conversations", "/api/v1/conversations"),
     ("POST", "/api/conversations", "/api/v1/conversations"),
-    ("POST", "/api/v1/conversations/0192f1c0-0000-7000-8000-000000000000/read", "/api/v1/conversations/0192f1c0-0000-7000-8000-000000000000/read"),
+    (
+        "POST",
+        "/api/v1/conversations/0192f1c0-0000-7000-8000-000000000000/read",
+        "/api/v1/conversations/0192f1c0-0000-7000-8000-000000000000/read",
+    ),
 ];
 
 #[actix_web::test]
