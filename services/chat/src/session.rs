@@ -144,6 +144,14 @@ pub(crate) struct Session {
     malformed: u32,
 }
 
+/// A room to be opened, as the client names it.
+struct Wanted {
+    room: RoomRef,
+    place: Place,
+    /// The number of the last message that the client has.
+    since: Option<i64>,
+}
+
 /// A message that was sent, and what became of it.
 struct Underway {
     room: RoomRef,
@@ -235,7 +243,7 @@ impl Session {
         self.following = Some(hub.follow(user_id, Arc::clone(&self.outbox)).await);
         let places = rooms::newest_conversations(&mut *self.app.pool.get().await?, user_id, MOST_AT_ONCE).await?;
         for taken in self.take_seats(&places).await? {
-            self.keep(taken);
+            self.keep(self.dialect.name_of(taken.place()), taken);
         }
         Ok(())
     }
@@ -303,7 +311,7 @@ impl Session {
             return Err(ChatError::NotJoined);
         }
         let place = self.find(room).await?;
-        self.sit(place, None).await?;
+        self.sit(Wanted { room, place, since: None }).await?;
         Ok(place.room_id)
     }
 
@@ -326,7 +334,7 @@ impl Session {
         match change {
             Change::Entered { room_id } if !self.rooms.contains_key(&room_id) => {
                 let done = match self.find(RoomRef::Id(room_id)).await {
-                    Ok(place) => self.sit(place, None).await,
+                    Ok(place) => self.sit(Wanted { room: self.dialect.name_of(place), place, since: None }).await,
                     Err(error) => Err(error),
                 };
                 match done {
@@ -367,7 +375,7 @@ impl Session {
 
     async fn join(&mut self, room: RoomRef, since: Option<i64>) {
         let done = match self.find(room).await {
-            Ok(place) => self.sit(place, since).await,
+            Ok(place) => self.sit(Wanted { room, place, since }).await,
             Err(error) => Err(error),
         };
         if let Err(error) = done {
@@ -382,52 +390,50 @@ impl Session {
     }
 
     async fn resume(&mut self, all: Vec<(RoomRef, i64)>) {
-        let mut since = HashMap::with_capacity(all.len());
-        let mut places = Vec::with_capacity(all.len());
-        for (room, seq) in all {
-            let place = match self.opened(room).await {
-                Ok(room_id) => self.rooms.get(&room_id).map(Taken::place),
+        let mut wanted = Vec::with_capacity(all.len());
+        for (room, since) in all {
+            match self.opened(room).await {
+                Ok(room_id) => {
+                    let place = self.rooms.get(&room_id).map(Taken::place);
+                    wanted.extend(place.map(|place| Wanted { room, place, since: Some(since) }));
+                }
                 Err(error @ (ChatError::NotInRoom | ChatError::NotJoined | ChatError::TooManyRooms)) => {
                     self.reply(&refused(error, room, AckName::default()));
-                    None
                 }
                 Err(error) => return self.fail(&error),
-            };
-            if let Some(place) = place {
-                since.insert(place.room_id, seq);
-                places.push(place);
             }
         }
-        if let Err(error) = self.sit_in_all(&places, &since).await {
+        if let Err(error) = self.sit_in_all(wanted).await {
             self.fail(&error);
         }
     }
 
-    async fn sit(&mut self, place: Place, since: Option<i64>) -> Result<(), ChatError> {
-        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&place.room_id) {
+    async fn sit(&mut self, wanted: Wanted) -> Result<(), ChatError> {
+        let room_id = wanted.place.room_id;
+        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&room_id) {
             return Err(ChatError::TooManyRooms);
         }
-        let since = since.map(|since| (place.room_id, since)).into_iter().collect();
-        self.sit_in_all(&[place], &since).await?;
+        self.sit_in_all(vec![wanted]).await?;
         // One who was taken out meanwhile has no seat.
-        self.rooms.contains_key(&place.room_id).then_some(()).ok_or(ChatError::NotInRoom)
+        self.rooms.contains_key(&room_id).then_some(()).ok_or(ChatError::NotInRoom)
     }
 
-    /// Opens rooms, and tells what the client has missed in them since the messages that it has.
-    async fn sit_in_all(&mut self, places: &[Place], since: &HashMap<RoomId, i64>) -> Result<(), ChatError> {
+    /// Opens rooms, and tells what the client has missed in them.
+    async fn sit_in_all(&mut self, all: Vec<Wanted>) -> Result<(), ChatError> {
         // The same room again: as a client does that has lost something.
-        for place in places {
-            self.names.remove(&self.dialect.name_of(*place));
-            self.rooms.remove(&place.room_id);
+        for wanted in &all {
+            self.rooms.remove(&wanted.place.room_id);
         }
-        for taken in self.take_seats(places).await? {
-            let place = taken.place();
-            let since = since.get(&place.room_id).copied();
+        self.names.retain(|_, room_id| self.rooms.contains_key(room_id));
+        let places: Vec<_> = all.iter().map(|wanted| wanted.place).collect();
+        let mut wanted: HashMap<_, _> = all.into_iter().map(|wanted| (wanted.place.room_id, wanted)).collect();
+        for taken in self.take_seats(&places).await? {
+            let Some(Wanted { room, place, since }) = wanted.remove(&taken.place().room_id) else { continue };
             let missed = match since {
                 Some(since) => taken.missed(since).await?,
                 None => Some(Vec::new()),
             };
-            let (room, recovered) = (self.dialect.name_of(place), since.map(|_| missed.is_some()));
+            let recovered = since.map(|_| missed.is_some());
             self.reply(&Reply::Joined { room, seq: taken.seq, recovered });
             for message in missed.unwrap_or_default() {
                 if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
@@ -435,7 +441,7 @@ impl Session {
                 }
             }
             taken.begin();
-            self.keep(taken);
+            self.keep(room, taken);
         }
         Ok(())
     }
@@ -445,10 +451,10 @@ impl Session {
         self.app.hub.sit(places, self.claims.sub, client_id, self.dialect, &self.outbox).await
     }
 
-    fn keep(&mut self, taken: Taken) {
-        let place = taken.place();
-        self.names.insert(self.dialect.name_of(place), place.room_id);
-        self.rooms.insert(place.room_id, taken);
+    fn keep(&mut self, room: RoomRef, taken: Taken) {
+        let room_id = taken.place().room_id;
+        self.names.insert(room, room_id);
+        self.rooms.insert(room_id, taken);
     }
 
     pub(crate) fn complain(&mut self, words: &str) {
