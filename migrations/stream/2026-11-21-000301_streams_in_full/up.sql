@@ -22,6 +22,7 @@ create index streams_words_idx on streams using gin (words_of(title, description
 -- The orders of lists. The number of viewers is in no index: it changes with every viewer.
 drop index streams_user_id_idx, streams_list_idx, streams_status_idx;
 create index streams_public_idx on streams ((status = 'live') desc, id desc) where visibility = 'public';
+create index streams_live_idx on streams (id desc) where status = 'live' and visibility = 'public';
 create index streams_scheduled_idx on streams (scheduled_at, id desc);
 create index streams_started_idx on streams (start_time desc nulls last, id desc);
 create index streams_featured_idx on streams (id desc) where featured;

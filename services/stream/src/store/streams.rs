@@ -172,18 +172,37 @@ pub(crate) async fn page(
     query: PageQuery,
     now: DateTime<Utc>,
 ) -> QueryResult<Vec<Stream>> {
-    // What comes before the page is only counted off: the rest is read of those on the page.
-    let ids = of(wanted, now)
-        .order(sql::<Bool>(order_of(wanted)))
-        .limit(i64::from(query.limit))
-        .offset(query.offset())
-        .select(streams::id)
-        .load::<i64>(conn)
-        .await?;
+    let (limit, offset) = (i64::from(query.limit), query.offset());
+    let ids = if (wanted.which, wanted.sort) == (None, Some(Sort::Viewers)) {
+        // Few are on air, and of the many others nobody has viewers: together they would all be sorted for each page.
+        let on_air = Wanted { which: Some(Which::Live), ..wanted.clone() };
+        let others = Wanted { which: Some(Which::Ended), ..wanted.clone() };
+        let count = count(conn, &on_air, now).await?;
+        let mut ids = ids(conn, &on_air, now, limit, offset).await?;
+        let rest = limit - i64::try_from(ids.len()).unwrap_or(limit);
+        if rest > 0 {
+            ids.extend(self::ids(conn, &others, now, rest, (offset - count).max(0)).await?);
+        }
+        ids
+    } else {
+        ids(conn, wanted, now, limit, offset).await?
+    };
     let rows: Vec<Shown> = show!(streams::table).filter(streams::id.eq_any(&ids)).load(conn).await?;
     let mut items: Vec<_> = rows.into_iter().map(shown).collect();
     items.sort_by_key(|stream| ids.iter().position(|id| *id == stream.id.0));
     Ok(items)
+}
+
+/// What is on the page: what comes before it is only counted off.
+async fn ids(
+    conn: &mut AsyncPgConnection,
+    wanted: &Wanted,
+    now: DateTime<Utc>,
+    limit: i64,
+    offset: i64,
+) -> QueryResult<Vec<i64>> {
+    let order = sql::<Bool>(&order_of(wanted));
+    of(wanted, now).order(order).limit(limit).offset(offset).select(streams::id).load(conn).await
 }
 
 /// How many streams are wanted.
@@ -218,17 +237,23 @@ fn of(wanted: &Wanted, now: DateTime<Utc>) -> streams::BoxedQuery<'static, Pg> {
     query
 }
 
-fn order_of(wanted: &Wanted) -> &'static str {
+fn order_of(wanted: &Wanted) -> String {
+    // What is searched for is found by its words, then sorted. To go through all streams in their order and look at the
+    // words of each takes seconds where the words are rare, and PostgreSQL cannot know that they are.
+    let [live, id, scheduled_at, start_time] = match wanted.search {
+        None => ["(status = 'live')", "id", "scheduled_at", "start_time"],
+        Some(_) => ["(status = 'live')::int", "id + 0", "scheduled_at + interval '0'", "start_time + interval '0'"],
+    };
     match (wanted.sort, wanted.which) {
-        (None, None | Some(Which::Featured)) => "(status = 'live') desc, id desc",
-        (None | Some(Sort::Scheduled), Some(Which::Upcoming)) | (Some(Sort::Scheduled), _) => "scheduled_at, id desc",
-        (None | Some(Sort::Newest), _) => "id desc",
-        (Some(Sort::Oldest), _) => "id",
-        (Some(Sort::Viewers), Some(Which::Live)) => "viewer_count desc, id desc",
+        (None, None | Some(Which::Featured)) => format!("{live} desc, {id} desc"),
+        (None, Some(Which::Upcoming)) | (Some(Sort::Scheduled), _) => format!("{scheduled_at}, {id} desc"),
+        (None | Some(Sort::Newest), _) => format!("{id} desc"),
+        (Some(Sort::Oldest), _) => id.to_owned(),
+        (Some(Sort::Viewers), Some(Which::Live)) => format!("viewer_count desc, {id} desc"),
         // Nobody watches what is not on air.
-        (Some(Sort::Viewers), Some(Which::Ended | Which::Upcoming)) => "id desc",
-        (Some(Sort::Viewers), _) => "(status = 'live') desc, viewer_count desc, id desc",
-        (Some(Sort::Started), _) => "start_time desc nulls last, id desc",
+        (Some(Sort::Viewers), Some(Which::Ended | Which::Upcoming)) => format!("{id} desc"),
+        (Some(Sort::Viewers), _) => format!("{live} desc, viewer_count desc, {id} desc"),
+        (Some(Sort::Started), _) => format!("{start_time} desc nulls last, {id} desc"),
     }
 }
 
