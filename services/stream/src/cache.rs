@@ -432,9 +432,11 @@ impl<K: Hash + Eq, V: Clone> Kept<K, V> {
     fn keep(&mut self, key: K, answer: Answer<V>) {
         self.make_room(answer.size);
         let entry = self.entries.entry(key).or_insert(Entry { answer: None, loading: None });
-        if entry.loading.as_ref().is_some_and(|(of, _)| *of == answer.generation) {
-            entry.loading = None;
+        // What others have begun to load since is newer.
+        if entry.loading.as_ref().map_or(entry.answer.is_some(), |(of, _)| *of != answer.generation) {
+            return;
         }
+        entry.loading = None;
         self.bytes += answer.size;
         self.bytes -= entry.answer.replace(answer).map_or(0, |former| former.size);
     }
@@ -557,7 +559,7 @@ mod tests {
     async fn who_leaves_while_it_is_loaded_does_not_hold_up_the_others() {
         let (cache, loads) = (cache(HOUR), Arc::default());
         {
-            let left = cache.list(key(1), || pending());
+            let left = cache.list(key(1), pending);
             tokio::select! { biased; _ = left => {}, () = tokio::task::yield_now() => {} }
         }
         assert_eq!(ask(&cache, &loads).await, "1");
