@@ -1,7 +1,6 @@
-use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 
-use crate::support::{Made, TestStream, User, problem};
+use crate::support::{Made, TestStream, User, in_minutes, problem};
 
 async fn titled(stream: &TestStream, user: &User, title: &str, description: &str) -> i64 {
     stream.made_of(user, &json!({"title": title, "description": description})).await.id
@@ -12,8 +11,8 @@ async fn several(stream: &TestStream) -> Vec<Made> {
     let (ana, admin) = (stream.user("Ana"), stream.admin());
     let mut made = Vec::new();
     for body in [
-        json!({"scheduledAt": Utc::now() + TimeDelta::hours(2)}),
-        json!({"scheduledAt": Utc::now() + TimeDelta::hours(1)}),
+        json!({"scheduledAt": in_minutes(120)}),
+        json!({"scheduledAt": in_minutes(60)}),
         json!({}),
         json!({"featured": true}),
         json!({"featured": true}),
@@ -77,7 +76,7 @@ async fn lists_by_status_and_order() {
 async fn an_announced_stream_that_went_live_is_not_upcoming_any_more() {
     let stream = TestStream::start().await;
     let ana = stream.user("Ana");
-    let made = stream.made_of(&ana, &json!({"scheduledAt": Utc::now() + TimeDelta::minutes(5)})).await;
+    let made = stream.made_of(&ana, &json!({"scheduledAt": in_minutes(5)})).await;
     assert_eq!(stream.listed("status=upcoming", None).await, [made.id]);
 
     stream.callback("publish", &made.key, "1").await;

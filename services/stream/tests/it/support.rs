@@ -1,6 +1,7 @@
 //! A running stream service, and what tests say to it.
 
-use common::{Role, SessionId, UserId};
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{Clock as _, Role, SessionId, SystemClock, UserId};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use testkit::{Issuer, Program, TestDatabase, eventually};
@@ -215,4 +216,9 @@ impl TestStream {
         let line = text.lines().find(|line| line.starts_with(name));
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
+}
+
+/// A time from now on.
+pub(crate) fn in_minutes(minutes: i64) -> DateTime<Utc> {
+    SystemClock.now() + TimeDelta::minutes(minutes)
 }
