@@ -79,6 +79,14 @@ pub struct RecordingReady {
     pub ready_at: DateTime<Utc>,
 }
 
+/// A stream is no more, and with it its keys, broadcasts and recordings. After the end of its last broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamDeleted {
+    pub stream_id: StreamId,
+    /// The stream's owner.
+    pub user_id: UserId,
+}
+
 impl Event for StreamWentLive {
     const NAME: &'static str = "stream.live.started.v1";
     const SUMMARY: &'static str = "A stream went on air.";
@@ -126,6 +134,15 @@ impl Event for RecordingReady {
             path: "/var/recordings/7.flv".to_owned(),
             ready_at: example_start() + TimeDelta::minutes(91),
         }
+    }
+}
+
+impl Event for StreamDeleted {
+    const NAME: &'static str = "stream.stream.deleted.v1";
+    const SUMMARY: &'static str = "A stream was deleted.";
+
+    fn example() -> Self {
+        Self { stream_id: StreamId(42), user_id: example_user() }
     }
 }
 

@@ -12,7 +12,7 @@ use actix_web::http::StatusCode;
 use chrono::{DateTime, Utc};
 use common::{BroadcastId, Problem, StreamId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use events::{EndReason, RecordingReady, StreamEnded, StreamWentLive};
+use events::{EndReason, RecordingReady, StreamDeleted, StreamEnded, StreamWentLive};
 use outbox::Pending;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -596,6 +596,32 @@ pub(crate) async fn find_abandoned(
     Ok(abandoned.into_iter().map(|stream| (stream, Happening::Close)).collect())
 }
 
+/// Ends what is on air, and returns whom the media server is to send away, after the commit.
+pub(crate) async fn stop(
+    conn: &mut AsyncPgConnection,
+    effects: &mut Effects,
+    id: StreamId,
+    reason: EndReason,
+) -> Result<Vec<Connection>, StreamError> {
+    let on_air = situations::find_on_air(conn, &[], Some(id)).await?;
+    happen_within(conn, effects, &[(id, Happening::Stop { reason })]).await?;
+    Ok(on_air.into_iter().map(|on_air| on_air.encoder).collect())
+}
+
+/// The same, if it is on air with this key, or nobody knows with which.
+pub(crate) async fn end_of_key(
+    conn: &mut AsyncPgConnection,
+    effects: &mut Effects,
+    id: StreamId,
+    key: KeyId,
+) -> Result<Vec<Connection>, StreamError> {
+    let on_air = situations::find_on_air(conn, &[], Some(id)).await?;
+    if on_air.iter().any(|on_air| on_air.key_id.is_none_or(|of| of == key)) {
+        return stop(conn, effects, id, EndReason::KeyRevoked).await;
+    }
+    Ok(Vec::new())
+}
+
 /// What an owner is done with: everything of this stream is ended before it goes.
 pub(crate) async fn end_before_deletion(
     conn: &mut AsyncPgConnection,
@@ -604,7 +630,9 @@ pub(crate) async fn end_before_deletion(
 ) -> Result<(), StreamError> {
     let all: Vec<_> = ids.iter().map(|id| (*id, Happening::Stop { reason: EndReason::Deleted })).collect();
     happen_within(conn, effects, &all).await?;
-    streams::delete(conn, ids).await?;
+    for (stream_id, user_id) in streams::delete(conn, ids).await? {
+        effects.events.push(Pending::of(&StreamDeleted { stream_id, user_id })?);
+    }
     Ok(())
 }
 

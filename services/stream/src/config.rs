@@ -23,8 +23,18 @@ pub struct Config {
     pub grace: Duration,
     /// `PUBLISH_HOLD`: how long an encoder that was sent away stays away.
     pub hold: Duration,
-    /// `STREAM_CACHE_TTL`: how long a list may be kept.
-    pub cache_ttl: Duration,
+    /// `PUBLIC_URL`: the address of the gateway as clients see it.
+    pub public_url: String,
+    /// `STREAM_CACHE`, `STREAM_LIST_TTL`, `STREAM_DETAIL_TTL`: what is kept, and how long.
+    pub cache: CacheConfig,
+}
+
+/// What is kept, and how long.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheConfig {
+    pub is_on: bool,
+    pub lists: Duration,
+    pub details: Duration,
 }
 
 impl Config {
@@ -39,7 +49,12 @@ impl Config {
             stale_after: env.read("BROADCAST_STALE_AFTER", "20s", "A broadcast that the media server has not reported for this long is over. Several times its heartbeat (5 s).")?,
             grace: env.read("RECONNECT_GRACE", "30s", "An encoder that comes back this soon goes on with the same broadcast: only after it others are told that the broadcast has ended. `0s`: never.")?,
             hold: env.read("PUBLISH_HOLD", "10s", "When a broadcast was ended by order (its owner's, an administrator's, a revoked key's), no encoder is taken on that stream for this long: encoders come back by themselves.")?,
-            cache_ttl: env.read("STREAM_CACHE_TTL", "2s", "How long lists and details of streams may be kept; a change drops them at once.")?,
+            public_url: core.public_url.to_string(),
+            cache: CacheConfig {
+                is_on: env.read("STREAM_CACHE", "true", "Whether lists and details of streams are kept at all. `false`: every answer comes from the database, to compare.")?,
+                lists: env.read("STREAM_LIST_TTL", "2s", "How long a list of streams may be kept; a change drops it at once.")?,
+                details: env.read("STREAM_DETAIL_TTL", "5s", "How long what is said of one stream may be kept; a change drops it at once.")?,
+            },
         })
     }
 }

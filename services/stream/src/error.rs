@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use chassis::db;
+use common::problem::kinds;
 use common::{Kind, Problem, StreamId};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
+use crate::domain::StreamName;
 use crate::machine::Refusal;
 
 common::problems! {
@@ -29,6 +31,12 @@ common::problems! {
     TOO_BUSY = 503 "too-busy" "Too busy";
     /// The stream has no key with this id.
     NO_SUCH_KEY = 404 "no-such-key" "No such key";
+    /// A stream has no more keys than this. Revoke one that is not used any more.
+    TOO_MANY_KEYS = 409 "too-many-keys" "Too many keys";
+    /// A stream cannot become private while it is on air, or may still come back: viewers know its address. End it first.
+    STREAM_LIVE = 409 "stream-live" "Stream is live";
+    /// Nobody publishes to this stream.
+    NOT_LIVE = 409 "not-live" "Not live";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +56,16 @@ pub enum StreamError {
     Away,
     #[error("the stream has no such key")]
     NoSuchKey,
+    #[error("there is no stream {0}")]
+    NoSuchName(StreamName),
+    #[error("only administrators say which streams are featured")]
+    NotAdministrator,
+    #[error("a stream has at most {0} keys: revoke one first")]
+    TooManyKeys(usize),
+    #[error("stream {0} is live, or may still come back: end it first")]
+    Live(StreamId),
+    #[error("nobody publishes to stream {0}")]
+    NotLive(StreamId),
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("the database failed")]
@@ -68,6 +86,11 @@ impl From<StreamError> for Problem {
             StreamError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
             StreamError::Away => Self::unavailable(Duration::from_secs(1), error),
             StreamError::NoSuchKey => NO_SUCH_KEY.say(&error),
+            StreamError::NoSuchName(_) => NO_SUCH_STREAM.say(&error),
+            StreamError::NotAdministrator => kinds::FORBIDDEN.say(&error),
+            StreamError::TooManyKeys(most) => TOO_MANY_KEYS.say(&error).with("most", most),
+            StreamError::Live(_) => STREAM_LIVE.say(&error),
+            StreamError::NotLive(_) => NOT_LIVE.say(&error),
             StreamError::Invalid(problem) => problem,
             StreamError::Database(error) => db::query_problem(error),
             StreamError::Pool(error) => db::pool_problem(error),

@@ -67,7 +67,7 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
-    let cache = Cache::new(context.backplane, config.cache_ttl);
+    let cache = Cache::new(context.backplane, config.cache, &context.tasks);
     let (calls, waiting) = Calls::new();
     let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));

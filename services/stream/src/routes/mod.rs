@@ -1,5 +1,7 @@
 //! The HTTP interface of stream: every path in one table.
 
+mod broadcasts;
+mod keys;
 mod streams;
 mod webhook;
 
@@ -10,7 +12,20 @@ use utoipa::OpenApi;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Stream", description = "Live streams, and the webhooks of the media servers that carry them."),
-    paths(streams::create, streams::update, streams::list, streams::get, webhook::stream_event)
+    paths(
+        streams::create,
+        streams::update,
+        streams::delete,
+        streams::list,
+        streams::get,
+        streams::kick,
+        keys::list,
+        keys::create,
+        keys::rotate,
+        keys::revoke,
+        broadcasts::list,
+        webhook::stream_event,
+    )
 )]
 pub struct ApiDoc;
 
@@ -22,8 +37,18 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(
             web::resource("/api/v1/streams/{id}")
                 .route(web::put().to(streams::update))
-                .route(web::get().to(streams::get)),
+                .route(web::get().to(streams::get))
+                .route(web::delete().to(streams::delete)),
         )
+        .service(web::resource("/api/v1/streams/{id}/kick").route(web::post().to(streams::kick)))
+        .service(
+            web::resource("/api/v1/streams/{id}/keys")
+                .route(web::get().to(keys::list))
+                .route(web::post().to(keys::create)),
+        )
+        .service(web::resource("/api/v1/streams/{id}/keys/{key_id}").route(web::delete().to(keys::revoke)))
+        .service(web::resource("/api/v1/streams/{id}/keys/{key_id}/rotate").route(web::post().to(keys::rotate)))
+        .service(web::resource("/api/v1/streams/{id}/broadcasts").route(web::get().to(broadcasts::list)))
         .service(web::resource("/api/v1/webhook/stream-event").route(web::post().to(webhook::stream_event)))
         .service(web::resource("/api/v1/webhook/stream-event/{secret}").route(web::post().to(webhook::stream_event)));
 }

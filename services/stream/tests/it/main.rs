@@ -9,3 +9,10 @@ mod faults;
 mod reconnects;
 mod streams;
 mod support;
+
+mod caching;
+mod changes;
+mod history;
+mod keys;
+mod lists;
+mod visibility;

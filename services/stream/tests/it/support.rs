@@ -1,7 +1,8 @@
 //! A running stream service, and what tests say to it.
 
-use common::UserId;
-use reqwest::{Client, RequestBuilder, Response};
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{Clock as _, Role, SessionId, SystemClock, UserId};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use testkit::{Issuer, Program, TestDatabase, eventually};
 
@@ -19,7 +20,8 @@ pub(crate) struct TestStream {
 
 /// Somebody with a token.
 pub(crate) struct User {
-    token: String,
+    pub(crate) id: UserId,
+    pub(crate) token: String,
 }
 
 /// A stream, and what its owner was told once.
@@ -60,7 +62,8 @@ impl TestStream {
     }
 
     pub(crate) fn user(&self, name: &str) -> User {
-        User { token: self.issuer.token(UserId::new(), name) }
+        let id = UserId::new();
+        User { id, token: self.issuer.token(id, name) }
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
@@ -149,4 +152,73 @@ pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value 
     let body: Value = answer.json().await.unwrap();
     assert_eq!((actual, body["code"].as_str()), (status, Some(code)), "{body}");
     body
+}
+
+impl TestStream {
+    pub(crate) fn admin(&self) -> User {
+        let id = UserId::new();
+        User { id, token: self.issuer.token_as(Role::Admin, SessionId::new(), id, "Ada") }
+    }
+
+    /// What `user` is answered, or somebody without a token.
+    pub(crate) async fn asked(
+        &self,
+        method: Method,
+        path: &str,
+        user: Option<&User>,
+        body: Option<&Value>,
+    ) -> Response {
+        let mut request = self.client.request(method, format!("{}/api/v1/streams{path}", self.url));
+        if let Some(user) = user {
+            request = request.bearer_auth(&user.token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// What `user` finds under a path that belongs to streams.
+    pub(crate) async fn look(&self, path: &str, user: Option<&User>) -> Response {
+        self.asked(Method::GET, path, user, None).await
+    }
+
+    /// The stream that `user` makes of `body`.
+    pub(crate) async fn made_of(&self, user: &User, body: &Value) -> Made {
+        let answer = self.create(user, body).send().await.unwrap();
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(status, 201, "{body}");
+        Made {
+            id: body["id"].as_i64().unwrap(),
+            key: body["streamKey"].as_str().unwrap().to_owned(),
+            playback_id: body["playbackId"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// The ids of the streams in a list, in their order.
+    pub(crate) async fn listed(&self, query: &str, user: Option<&User>) -> Vec<i64> {
+        let answer = self.look(&format!("?{query}"), user).await;
+        let status = answer.status();
+        let page: Value = answer.json().await.unwrap();
+        assert_eq!(status, 200, "{page}");
+        let ids: Vec<_> = page["items"].as_array().unwrap().iter().map(|item| item["id"].as_i64().unwrap()).collect();
+        if !query.contains("page=") && !query.contains("limit=") {
+            assert_eq!(page["total"].as_i64().unwrap(), i64::try_from(ids.len()).unwrap(), "{page}");
+        }
+        ids
+    }
+
+    /// A number that the service measures, by the beginning of its line.
+    pub(crate) async fn measured(&self, name: &str) -> u64 {
+        let url = format!("{}/metrics", self.program.private_port());
+        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+}
+
+/// A time from now on.
+pub(crate) fn in_minutes(minutes: i64) -> DateTime<Utc> {
+    SystemClock.now() + TimeDelta::minutes(minutes)
 }
