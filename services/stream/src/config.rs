@@ -1,9 +1,12 @@
 //! Everything stream reads from its environment, once, before it listens.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use chassis::{ConfigError, Core, Env};
+use chassis::env::Value;
+use chassis::{ConfigError, Core, Env, Stage, secrets};
 use common::Secret;
+use ipnet::IpNet;
 
 use crate::machine::Rules;
 
@@ -25,11 +28,41 @@ pub struct Config {
     pub hold: Duration,
     /// `STREAM_CACHE_TTL`: how long a list may be kept.
     pub cache_ttl: Duration,
+    /// `WEBHOOK_SECRET_NEXT`: a second secret that is as good, while the first is being replaced. Never printed.
+    pub webhook_secret_next: Option<Secret>,
+    /// `WEBHOOK_ADDRESSES`: from where callbacks are believed without a secret.
+    pub webhook_addresses: Networks,
+    /// `WEBHOOK_LOG`: how many callbacks are kept.
+    pub webhook_log: u32,
+}
+
+/// Networks such as `10.0.0.0/8`, or single addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Networks(Vec<IpNet>);
+
+impl Value for Networks {
+    const EXPECTS: &'static str = "networks or addresses such as 10.0.0.0/8, separated by commas";
+
+    fn parse(text: &str) -> Option<Self> {
+        let network = |text: &str| text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        text.split(',').map(str::trim).map(network).collect::<Option<_>>().map(Self)
+    }
+}
+
+impl Networks {
+    pub(crate) fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
 }
 
 impl Config {
     pub fn from_env(env: &Env, core: &Core) -> Result<Self, ConfigError> {
         let playback: Option<String> = env.optional("PLAYBACK_BASE_URL", "`PUBLIC_URL`/hls", "What the addresses of playlists begin with, when viewers do not fetch them through the gateway: a CDN, say.")?;
+        let next: Option<Secret> = env.optional("WEBHOOK_SECRET_NEXT", "no second secret", "A second secret that media servers may show: to change the first, set it here, then in the media servers, then make it the first.")?;
+        if let (Some(why), Stage::Production) = (next.as_ref().and_then(secrets::weakness), core.stage) {
+            return Err(ConfigError::WeakSecret { name: "WEBHOOK_SECRET_NEXT".to_owned(), why });
+        }
+        let addresses: Option<Networks> = env.optional("WEBHOOK_ADDRESSES", "none: every callback shows a secret", "From where callbacks are believed without a secret: networks or addresses, for media servers that can send none. Whoever is there can end broadcasts.")?;
         let base = playback.unwrap_or_else(|| format!("{}/hls", core.public_url));
         Ok(Self {
             webhook_secret: env.secret("WEBHOOK_SECRET", core.stage, &core.data_dir, "What media servers show with their callbacks; at least 16 characters.")?,
@@ -40,6 +73,9 @@ impl Config {
             grace: env.read("RECONNECT_GRACE", "30s", "An encoder that comes back this soon goes on with the same broadcast: only after it others are told that the broadcast has ended. `0s`: never.")?,
             hold: env.read("PUBLISH_HOLD", "10s", "When a broadcast was ended by order (its owner's, an administrator's, a revoked key's), no encoder is taken on that stream for this long: encoders come back by themselves.")?,
             cache_ttl: env.read("STREAM_CACHE_TTL", "2s", "How long lists and details of streams may be kept; a change drops them at once.")?,
+            webhook_secret_next: next,
+            webhook_addresses: addresses.unwrap_or_default(),
+            webhook_log: env.read("WEBHOOK_LOG", "10000", "How many callbacks of media servers are kept for administrators to look at; of heartbeats as many again.")?,
         })
     }
 }
@@ -47,6 +83,18 @@ impl Config {
 impl Config {
     pub(crate) fn rules(&self) -> Rules {
         Rules { stale_after: self.stale_after, grace: self.grace, hold: self.hold }
+    }
+}
+
+impl Config {
+    /// The secrets that media servers may show.
+    pub(crate) fn webhook_secrets(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.webhook_secret).chain(&self.webhook_secret_next)
+    }
+
+    /// The media server's public application, as nginx-rtmp calls it: what `RTMP_RELAY_URL` ends with.
+    pub(crate) fn relay_app(&self) -> &str {
+        self.relay_url.splitn(4, '/').nth(3).unwrap_or_default()
     }
 }
 
