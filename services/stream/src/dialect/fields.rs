@@ -117,6 +117,11 @@ fn is_public(name: &str) -> bool {
     matches!(Name::of(name), Name::Public(_))
 }
 
+/// Whether there is something in `text` that looks like a stream key.
+pub(super) fn has_key(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_hexdigit()).any(|digits| digits.len() >= DIGITS_OF_A_KEY)
+}
+
 fn printable<'a>(name: &'static str, text: &'a str) -> Result<&'a str, NoCall> {
     if text.chars().any(char::is_control) { Err(NoCall::ControlCharacters(name)) } else { Ok(text) }
 }
@@ -198,5 +203,6 @@ mod tests {
     fn what_is_shown_is_cut() {
         assert_eq!(shown(&"é".repeat(301), &[]).chars().count(), 301);
         assert_eq!(shown("0123456789abcdefg", &[]), "0123456789abcdefg");
+        assert!(has_key(&format!("/rec/{KEY}-1.flv")) && !has_key(&format!("/rec/{}-1.flv", &KEY[1..])));
     }
 }

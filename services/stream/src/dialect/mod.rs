@@ -146,11 +146,13 @@ pub(crate) fn read(body: &[u8], query: &str, relay_app: &str) -> Read {
 
 /// A file was recorded of the stream that has this name.
 fn recorded(name: &str, path: String) -> Result<Call, NoCall> {
-    let name_of = Name::of(name);
-    if matches!(name_of, Name::Key(_)) && !name.is_empty() && path.contains(name) {
-        return Err(NoCall::NamedByKey);
-    }
-    Ok(Call { client_id: String::new(), what: What::Recorded { name: name_of, path } })
+    let is_named = |key: &str| !key.is_empty() && path.contains(key);
+    let name = match Name::of(name) {
+        Name::Key(_) if is_named(name) => return Err(NoCall::NamedByKey),
+        _ if fields::has_key(&path) => return Err(NoCall::NamedByKey),
+        name => name,
+    };
+    Ok(Call { client_id: String::new(), what: What::Recorded { name, path } })
 }
 
 #[cfg(test)]

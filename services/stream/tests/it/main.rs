@@ -5,7 +5,10 @@
 mod broadcasts;
 mod callbacks;
 mod deleted_users;
+mod dialects;
 mod faults;
 mod reconnects;
 mod streams;
 mod support;
+mod webhook_calls;
+mod webhook_proof;
