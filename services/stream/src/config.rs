@@ -101,3 +101,26 @@ impl Config {
 fn trimmed(url: String) -> String {
     url.trim_end_matches('/').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_written_with_their_length_or_as_single_addresses() {
+        let networks = Networks::parse("10.0.0.0/8, 192.0.2.7,2001:db8::/32").unwrap();
+        for (address, is_in) in [
+            ("10.9.8.7", true),
+            ("192.0.2.7", true),
+            ("2001:db8::1", true),
+            ("192.0.2.8", false),
+            ("2001:db9::1", false),
+        ] {
+            assert_eq!(networks.contain(address.parse().unwrap()), is_in, "{address}");
+        }
+        for wrong in ["10.0.0.0/33", "10.0.0.0/8,", "localhost"] {
+            assert_eq!(Networks::parse(wrong), None, "{wrong}");
+        }
+        assert!(!Networks::default().contain("127.0.0.1".parse().unwrap()));
+    }
+}

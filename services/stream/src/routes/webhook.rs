@@ -91,11 +91,12 @@ enum CallbackForm {
 /// What a media server or a script can be made to post: `event` says what happened. Fields may be written with underscores
 /// as well. The JSON of SRS and MediaMTX is taken here, too. Other events are answered 200.
 #[derive(Deserialize, ToSchema)]
-#[serde(tag = "event", rename_all = "snake_case", rename_all_fields = "camelCase")]
+#[serde(tag = "event", rename_all_fields = "camelCase")]
 #[expect(dead_code, reason = "it is described, not used")]
 enum CallbackJson {
     /// An encoder wants to publish.
-    OnPublish {
+    #[serde(rename = "on_publish")]
+    Publish {
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
         stream_key: String,
         /// What the media server calls the connection: only the same one ends what it has begun.
@@ -103,35 +104,40 @@ enum CallbackJson {
         client_id: Option<String>,
     },
     /// An encoder is still publishing. Several times in `BROADCAST_STALE_AFTER`.
-    OnUpdate {
+    #[serde(rename = "on_update")]
+    Update {
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
         stream_key: String,
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", max_length = 255)]
         client_id: Option<String>,
     },
     /// An encoder or a player has left. A player gives `playbackId` instead.
-    OnDone {
+    #[serde(rename = "on_done")]
+    Done {
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
         stream_key: String,
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", max_length = 255)]
         client_id: Option<String>,
     },
     /// A player wants to play.
-    OnPlay {
+    #[serde(rename = "on_play")]
+    Play {
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
         playback_id: String,
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", max_length = 255)]
         client_id: Option<String>,
     },
     /// A player has left.
-    OnPlayDone {
+    #[serde(rename = "on_play_done")]
+    PlayDone {
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
         playback_id: String,
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", max_length = 255)]
         client_id: Option<String>,
     },
     /// A file was recorded.
-    OnRecordDone {
+    #[serde(rename = "on_record_done")]
+    RecordDone {
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
         playback_id: String,
         #[schema(pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$")]
