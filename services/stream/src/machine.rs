@@ -257,8 +257,9 @@ impl Moment<'_> {
         if current.encoder == *caller {
             return Step::fine("the encoder is on air", vec![Change::Heard(current.id)]);
         }
-        // Asking and arriving are told of under different names by some media servers; nobody else was let publish there.
-        if current.encoder.media_server == caller.media_server {
+        // Asking and arriving are told of under different names by some media servers; nobody else was let publish there. Who
+        // was on air before has left since, and this is told late.
+        if current.encoder.media_server == caller.media_server && self.known.callers_last.is_none() {
             let changes = vec![Change::Heard(current.id), Change::Rename(current.id, caller.client_id.clone())];
             return Step::fine(format!("the encoder is on air, as {}", who(caller)), changes);
         }

@@ -189,6 +189,32 @@ async fn a_broadcast_through_mediamtx_from_its_beginning_to_its_end() {
 }
 
 #[tokio::test]
+async fn what_hooks_of_mediamtx_tell_late_is_not_about_who_came_next() {
+    let stream = TestStream::start().await;
+    let made = stream.made(&stream.user("Ana")).await;
+    let path = made.playback_id.as_str();
+    let tell = async |event: &str, source: &str| {
+        assert_eq!(stream.hook(&format!("event={event}&path={path}&source_id={source}")).await.status(), 204);
+    };
+    for id in ["5c1ddf3a-8c52-4b7e-a8d4-0e6b0c7f1a01", "5c1ddf3a-8c52-4b7e-a8d4-0e6b0c7f1a02"] {
+        assert_eq!(ask_for(&stream, "publish", "rtmp", path, id, &made.key).await.status(), 204);
+        let source = format!("source-of-{id}");
+        tell("available", &source).await;
+        if id.ends_with('1') {
+            tell("unavailable", &source).await;
+        }
+    }
+
+    // Each hook is a process of its own: they may overtake each other.
+    tell("available", "source-of-5c1ddf3a-8c52-4b7e-a8d4-0e6b0c7f1a01").await;
+    tell("unavailable", "source-of-5c1ddf3a-8c52-4b7e-a8d4-0e6b0c7f1a01").await;
+
+    assert_eq!(stream.status(&made).await, "live");
+    tell("unavailable", "source-of-5c1ddf3a-8c52-4b7e-a8d4-0e6b0c7f1a02").await;
+    assert_eq!(stream.status(&made).await, "ended");
+}
+
+#[tokio::test]
 async fn mediamtx_lets_nobody_do_what_is_not_theirs() {
     let stream = TestStream::start().await;
     let ana = stream.user("Ana");
