@@ -118,8 +118,8 @@ create table feed (
 create table webhook_calls (
     id bigint generated always as identity primary key,
     received_at timestamptz not null,
-    -- Which dialect: nginx-rtmp, srs, mediamtx, documented.
-    dialect text not null,
+    -- Which dialect: nginx-rtmp, srs, mediamtx, documented. Null if it was not even read.
+    dialect text,
     media_server text not null,
     server_run text not null,
     client_address text,
@@ -130,10 +130,14 @@ create table webhook_calls (
     -- As it was understood, to try it again; null if it was not.
     understood jsonb,
     stream_id bigint,
+    -- What the media server was answered.
     status smallint not null,
-    verdict text not null
+    verdict text not null,
+    -- Heartbeats and the like: there are so many that they are counted by themselves, and push out only each other.
+    is_routine boolean not null
 );
 create index webhook_calls_stream_id_idx on webhook_calls (stream_id, id desc);
+create index webhook_calls_routine_idx on webhook_calls (is_routine, id desc);
 
 -- Who follows a channel, that is all streams of a user.
 create table follows (

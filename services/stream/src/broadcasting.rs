@@ -231,44 +231,38 @@ struct Subjects {
     by_id: HashMap<StreamId, Stream>,
     by_playback: HashMap<Uuid, StreamId>,
     by_key: HashMap<Vec<u8>, (KeyId, StreamId)>,
+    by_key_id: HashMap<KeyId, StreamId>,
 }
 
 impl Subjects {
     async fn find(conn: &mut AsyncPgConnection, reports: &[Report]) -> Result<Self, StreamError> {
         let mut hashes = Vec::new();
         let mut playback_ids = Vec::new();
+        let mut kept = Vec::new();
         for report in reports {
-            match &report.call.what {
-                What::Publish { key, .. } => hashes.push(key.hash()),
-                What::Heartbeat { name }
-                | What::Confirm { name }
-                | What::Leave { name }
-                | What::Play { name }
-                | What::Recorded { name, .. } => match name {
-                    Name::Key(key) => hashes.push(key.hash()),
-                    Name::Public(playback_id) => playback_ids.push(*playback_id),
-                },
+            match report.call.what.name() {
+                Name::Key(key) => hashes.push(key.hash()),
+                Name::Public(playback_id) => playback_ids.push(*playback_id),
+                Name::Kept(key) => kept.extend(key),
             }
         }
-        let locked = situations::lock(conn, &hashes, &playback_ids, &[]).await?;
+        let by_key_id = if kept.is_empty() { HashMap::new() } else { keys::streams_of(conn, &kept).await? };
+        let of_kept: Vec<i64> = by_key_id.values().map(|id| id.0).collect();
+        let locked = situations::lock(conn, &hashes, &playback_ids, &of_kept).await?;
         let by_key = if hashes.is_empty() { HashMap::new() } else { situations::find_keys(conn, &hashes).await? };
         let by_playback = locked.iter().map(|stream| (stream.playback_id, stream.id)).collect();
-        Ok(Self { by_id: locked.into_iter().map(|stream| (stream.id, stream)).collect(), by_playback, by_key })
+        let by_id = locked.into_iter().map(|stream| (stream.id, stream)).collect();
+        Ok(Self { by_id, by_playback, by_key, by_key_id })
     }
 
     /// Which stream a call is about, and with which key; or what becomes of a call about none.
     fn of(&self, what: &What) -> Result<(&Stream, Option<KeyId>), Outcome> {
-        let by_key = |hash: Vec<u8>| self.by_key.get(&hash).map(|(key, stream)| (*stream, Some(*key)));
-        let found = match what {
-            What::Publish { key, .. } => by_key(key.hash()),
-            What::Heartbeat { name }
-            | What::Confirm { name }
-            | What::Leave { name }
-            | What::Play { name }
-            | What::Recorded { name, .. } => match name {
-                Name::Key(key) => by_key(key.hash()),
-                Name::Public(playback_id) => self.by_playback.get(playback_id).map(|stream| (*stream, None)),
-            },
+        let found = match (what, what.name()) {
+            // What everybody knows lets nobody publish.
+            (What::Publish { .. }, Name::Public(_)) => None,
+            (_, Name::Key(key)) => self.by_key.get(&key.hash()).map(|(key, stream)| (*stream, Some(*key))),
+            (_, Name::Public(playback_id)) => self.by_playback.get(playback_id).map(|stream| (*stream, None)),
+            (_, Name::Kept(key)) => key.and_then(|key| Some((*self.by_key_id.get(&key)?, Some(key)))),
         };
         let found = found.and_then(|(stream, key)| Some((self.by_id.get(&stream)?, key)));
         found.ok_or_else(|| {
@@ -276,7 +270,10 @@ impl Subjects {
                 What::Publish { .. } => (Err(Refusal::WrongKey), "refused: no stream has this key"),
                 // This answer is what disconnects an encoder whose key was revoked.
                 What::Heartbeat { .. } => (Err(Refusal::WrongKey), "sent away: no stream has this key any more"),
-                What::Play { .. } => (Err(Refusal::NoSuchPlayback), "refused: nothing is played under this name"),
+                What::Play { .. } | What::MayPlay { .. } => {
+                    (Err(Refusal::NoSuchPlayback), "refused: nothing is played under this name")
+                }
+                What::HandOn { .. } => (Err(Refusal::NoSuchPlayback), "refused: no stream has this name"),
                 What::Confirm { .. } | What::Leave { .. } => (Ok(Answer::Fine), "ignored: no stream has this name"),
                 What::Recorded { .. } => (Ok(Answer::Fine), "ignored: a recording of no stream of ours"),
             };
@@ -319,6 +316,8 @@ impl Asked {
             (What::Confirm { .. }, _) => Happening::Confirm { caller: caller.clone() },
             (What::Leave { .. }, _) => Happening::Leave { caller: caller.clone() },
             (What::Play { .. }, _) => Happening::Play { caller: caller.clone() },
+            (What::MayPlay { .. }, _) => Happening::MayPlay,
+            (What::HandOn { .. }, _) => Happening::HandOn,
         };
         Self { stream, key_id, caller: Some(caller), to_do: ToDo::Decide(happening) }
     }

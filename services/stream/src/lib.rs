@@ -4,6 +4,7 @@
 //! - [`call`]: what media servers say; [`dialect`]: how each of them says it. [`machine`]: what follows from it, as a pure
 //!   function; [`broadcasting`]: carries that out.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
+//! - [`call_log`]: keeps the last calls of media servers, for whoever wonders what happened.
 //! - [`names`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
 
 pub mod call;
@@ -15,6 +16,7 @@ pub mod routes;
 
 mod broadcasting;
 mod cache;
+mod call_log;
 mod machine;
 mod media;
 mod names;
@@ -33,6 +35,7 @@ use utoipa::OpenApi as _;
 
 use crate::broadcasting::Calls;
 use crate::cache::Cache;
+use crate::call_log::CallLog;
 use crate::config::Config;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/stream");
@@ -58,6 +61,7 @@ pub(crate) struct App {
     pub(crate) cache: Cache,
     pub(crate) calls: Calls,
     pub(crate) media: media::Servers,
+    pub(crate) call_log: CallLog,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -69,8 +73,10 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let pool = context.pool()?;
     let cache = Cache::new(context.backplane, config.cache, &context.tasks);
     let (calls, waiting) = Calls::new();
-    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers });
+    let (call_log, kept) = CallLog::new();
+    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers, call_log });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
+    context.tasks.spawn(call_log::write(Arc::clone(&app), kept, context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
     let names = names::Names { clock: app.clock.clone(), rules: app.config.rules() };

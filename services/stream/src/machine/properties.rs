@@ -440,7 +440,7 @@ impl Real {
         let key = || Name::Key(self.key.clone());
         let public = || Name::Public(self.playback_id);
         let (number, what) = match op {
-            Op::Publish(number) => (number, What::Publish { key: self.key.clone(), under: None }),
+            Op::Publish(number) => (number, What::Publish { name: key(), under: None }),
             Op::Update(number) => (number, What::Heartbeat { name: key() }),
             Op::Done(number) => (number, What::Leave { name: key() }),
             Op::Play(number) => (number, What::Play { name: public() }),

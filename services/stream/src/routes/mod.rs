@@ -2,8 +2,10 @@
 
 mod broadcasts;
 mod keys;
+mod proof;
 mod streams;
 mod webhook;
+mod webhook_calls;
 
 use actix_web::web;
 use utoipa::OpenApi;
@@ -25,6 +27,8 @@ use utoipa::OpenApi;
         keys::revoke,
         broadcasts::list,
         webhook::stream_event,
+        webhook_calls::list,
+        webhook_calls::replay
     )
 )]
 pub struct ApiDoc;
@@ -50,5 +54,7 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(web::resource("/api/v1/streams/{id}/keys/{key_id}/rotate").route(web::post().to(keys::rotate)))
         .service(web::resource("/api/v1/streams/{id}/broadcasts").route(web::get().to(broadcasts::list)))
         .service(web::resource("/api/v1/webhook/stream-event").route(web::post().to(webhook::stream_event)))
-        .service(web::resource("/api/v1/webhook/stream-event/{secret}").route(web::post().to(webhook::stream_event)));
+        .service(web::resource("/api/v1/webhook/stream-event/{secret}").route(web::post().to(webhook::stream_event)))
+        .service(web::resource("/api/v1/admin/webhooks").route(web::get().to(webhook_calls::list)))
+        .service(web::resource("/api/v1/admin/webhooks/{id}/replay").route(web::post().to(webhook_calls::replay)));
 }

@@ -8,3 +8,4 @@ pub(crate) mod recordings;
 pub(crate) mod situations;
 pub(crate) mod streams;
 pub(crate) mod users;
+pub(crate) mod webhook_calls;

@@ -5,6 +5,7 @@
 mod broadcasts;
 mod callbacks;
 mod deleted_users;
+mod dialects;
 mod faults;
 mod reconnects;
 mod streams;
@@ -16,3 +17,5 @@ mod history;
 mod keys;
 mod lists;
 mod visibility;
+mod webhook_calls;
+mod webhook_proof;

@@ -222,3 +222,46 @@ impl TestStream {
 pub(crate) fn in_minutes(minutes: i64) -> DateTime<Utc> {
     SystemClock.now() + TimeDelta::minutes(minutes)
 }
+
+/// Where media servers call.
+pub(crate) const WEBHOOK: &str = "/api/v1/webhook/stream-event";
+
+impl TestStream {
+    /// What `user` asks for.
+    pub(crate) async fn ask_as(&self, user: &User, request: RequestBuilder) -> Response {
+        request.bearer_auth(&user.token).send().await.unwrap()
+    }
+
+    /// A callback with this JSON.
+    pub(crate) async fn call(&self, body: &Value) -> Response {
+        self.post(WEBHOOK).header("x-webhook-secret", SECRET).json(body).send().await.unwrap()
+    }
+
+    /// A callback that says everything in the query, as `curl` makes it in a hook of MediaMTX.
+    pub(crate) async fn hook(&self, query: &str) -> Response {
+        let path = format!("{WEBHOOK}?{query}");
+        self.post(&path).header("x-webhook-secret", SECRET).send().await.unwrap()
+    }
+
+    /// The kept calls of media servers that `query` selects, the last one first, once there are `count` of them.
+    pub(crate) async fn kept_calls(&self, query: &str, count: usize) -> Vec<Value> {
+        let administrator = self.admin();
+        eventually(&format!("{count} calls are kept"), async || {
+            let request = self.get(&format!("/api/v1/admin/webhooks?limit=100&{query}"));
+            let list: Value = self.ask_as(&administrator, request).await.json().await.unwrap();
+            let items = list["items"].as_array().unwrap().clone();
+            (items.len() == count).then_some(items)
+        })
+        .await
+    }
+
+    /// What `statement` finds in the database: its first column, as text.
+    pub(crate) async fn found(&self, statement: &str) -> Vec<String> {
+        let (client, connection) = tokio_postgres::connect(&self.database.url, tokio_postgres::NoTls).await.unwrap();
+        let rows = tokio::select! {
+            rows = client.query(statement, &[]) => rows.unwrap(),
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        };
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+}
