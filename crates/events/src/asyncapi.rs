@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamEnded, StreamWentLive, UserRegistered};
-use crate::{UserDeleted, UserReinstated, UserRoleChanged, UserSuspended};
+use crate::{StreamAnnounced, StreamScheduledSoon, UserDeleted, UserReinstated, UserRoleChanged, UserSuspended};
 
 /// The document: a channel and a message for every event, and an operation for every queue that receives it.
 ///
@@ -90,6 +90,8 @@ fn all() -> Vec<Described> {
         describe::<StreamWentLive>(),
         describe::<StreamEnded>(),
         describe::<RecordingReady>(),
+        describe::<StreamAnnounced>(),
+        describe::<StreamScheduledSoon>(),
     ]
 }
 

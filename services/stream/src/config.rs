@@ -25,6 +25,12 @@ pub struct Config {
     pub hold: Duration,
     /// `STREAM_CACHE_TTL`: how long a list may be kept.
     pub cache_ttl: Duration,
+    /// `VIEWER_COUNTS_FOR`: how long a viewer over HLS counts after a beat.
+    pub viewer_counts_for: Duration,
+    /// `VIEWERS_FLUSH_EVERY`: how often the number of viewers is written.
+    pub viewers_flush_every: Duration,
+    /// `SCHEDULED_SOON`: how long before its schedule it is told that a stream begins soon.
+    pub scheduled_soon: Duration,
 }
 
 impl Config {
@@ -40,6 +46,9 @@ impl Config {
             grace: env.read("RECONNECT_GRACE", "30s", "An encoder that comes back this soon goes on with the same broadcast: only after it others are told that the broadcast has ended. `0s`: never.")?,
             hold: env.read("PUBLISH_HOLD", "10s", "When a broadcast was ended by order (its owner's, an administrator's, a revoked key's), no encoder is taken on that stream for this long: encoders come back by themselves.")?,
             cache_ttl: env.read("STREAM_CACHE_TTL", "2s", "How long lists and details of streams may be kept; a change drops them at once.")?,
+            viewer_counts_for: env.read("VIEWER_COUNTS_FOR", "60s", "How long a viewer over HLS counts after a beat that shows that it plays. It is told to beat three times as often.")?,
+            viewers_flush_every: env.read("VIEWERS_FLUSH_EVERY", "5s", "How often the numbers of viewers over HLS are counted, written and told.")?,
+            scheduled_soon: env.read("SCHEDULED_SOON", "10m", "How long before its schedule it is told that a public stream begins soon.")?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chassis::db;
-use common::{Kind, Problem, StreamId};
+use common::{Kind, Problem, StreamId, UserId};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
 use crate::machine::Refusal;
@@ -29,6 +29,10 @@ common::problems! {
     TOO_BUSY = 503 "too-busy" "Too busy";
     /// The stream has no key with this id.
     NO_SUCH_KEY = 404 "no-such-key" "No such key";
+    /// The stream is off the air, so nobody watches it.
+    NOT_LIVE = 409 "not-live" "Not live";
+    /// There is no user with this id, and so no channel.
+    NO_SUCH_CHANNEL = 404 "no-such-channel" "No such channel";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,13 @@ pub enum StreamError {
     Busy,
     #[error("the stream has no such key")]
     NoSuchKey,
+    /// Named by its number or by its playback id.
+    #[error("there is no stream {0}")]
+    NotThere(String),
+    #[error("the stream is off the air")]
+    NotLive,
+    #[error("there is no user {0}")]
+    NoSuchChannel(UserId),
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("the database failed")]
@@ -65,6 +76,9 @@ impl From<StreamError> for Problem {
             StreamError::Refused(refusal, _) => kind_of(refusal).say(&error),
             StreamError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
             StreamError::NoSuchKey => NO_SUCH_KEY.say(&error),
+            StreamError::NotThere(_) => NO_SUCH_STREAM.say(&error),
+            StreamError::NotLive => NOT_LIVE.say(&error),
+            StreamError::NoSuchChannel(_) => NO_SUCH_CHANNEL.say(&error),
             StreamError::Invalid(problem) => problem,
             StreamError::Database(error) => db::query_problem(error),
             StreamError::Pool(error) => db::pool_problem(error),

@@ -4,6 +4,8 @@
 //! - [`call`]: what media servers say; [`dialect`]: how each of them says it. [`machine`]: what follows from it, as a pure
 //!   function; [`broadcasting`]: carries that out.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
+//! - [`audience`]: who watches over HLS. [`announcements`]: followers learn that a stream is live. [`soon`]: everybody
+//!   learns that one begins soon.
 //! - [`names`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
 
 pub mod call;
@@ -21,6 +23,10 @@ mod names;
 mod reaper;
 mod store;
 
+mod announcements;
+mod audience;
+mod soon;
+
 use std::sync::Arc;
 
 use actix_web::web;
@@ -31,6 +37,7 @@ use common::SharedClock;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use utoipa::OpenApi as _;
 
+use crate::audience::Audience;
 use crate::broadcasting::Calls;
 use crate::cache::Cache;
 use crate::config::Config;
@@ -58,6 +65,7 @@ pub(crate) struct App {
     pub(crate) cache: Cache,
     pub(crate) calls: Calls,
     pub(crate) media: media::Servers,
+    pub(crate) audience: Audience,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -67,11 +75,15 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
+    let audience = Audience::new(context.backplane.clone(), config.viewer_counts_for);
     let cache = Cache::new(context.backplane, config.cache_ttl);
     let (calls, waiting) = Calls::new();
-    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers });
+    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers, audience });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(audience::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(announcements::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(soon::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
     let names = names::Names { clock: app.clock.clone(), rules: app.config.rules() };
     let data = web::Data::from(app);

@@ -8,3 +8,8 @@ pub(crate) mod recordings;
 pub(crate) mod situations;
 pub(crate) mod streams;
 pub(crate) mod users;
+
+pub(crate) mod audience;
+pub(crate) mod follows;
+pub(crate) mod notices;
+pub(crate) mod schedules;
