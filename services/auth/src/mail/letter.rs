@@ -47,7 +47,7 @@ pub(crate) fn compose(mail: &Mail, links: &Links, from: &Mailbox, public_url: &O
     Ok(message
         .from(from.clone())
         .to(Mailbox::new(None, mail.to.parse().context("the address is none")?))
-        .subject(letter.subject)
+        .subject(letter.subject.clone())
         .date(SystemTime::from(mail.created_at))
         // The same each time that it is sent, so that a mailbox can tell a repetition.
         .message_id(Some(message_id))
@@ -240,7 +240,8 @@ mod tests {
             playback_id: Uuid::nil(),
             title: "<a href=\"https://evil.example\">Look</a>\n\nhere".to_owned(),
         };
-        let mail = Mail { about: Some(about), ..Mail::new(Purpose::StreamLive, "c@example.org", None, DateTime::UNIX_EPOCH) };
+        let mail =
+            Mail { about: Some(about), ..Mail::new(Purpose::StreamLive, "c@example.org", None, DateTime::UNIX_EPOCH) };
         let links = Links::new(&Secret::new("a secret")).unwrap();
         let from = "Amphi <amphi@example.org>".parse().unwrap();
         let url = Origin::parse("https://meet.example.org").unwrap();

@@ -97,10 +97,7 @@ pub(super) fn role_of(text: &str) -> Role {
 }
 
 /// The addresses of those of `ids` who have confirmed theirs, and are not suspended.
-pub(crate) async fn find_confirmed(
-    conn: &mut AsyncPgConnection,
-    ids: &[UserId],
-) -> QueryResult<Vec<(UserId, String)>> {
+pub(crate) async fn find_confirmed(conn: &mut AsyncPgConnection, ids: &[UserId]) -> QueryResult<Vec<(UserId, String)>> {
     let rows: Vec<(Uuid, String)> = users::table
         .filter(users::user_uuid.eq_any(ids.iter().map(|id| id.0)))
         .filter(users::user_email_verified_at.is_not_null())

@@ -28,12 +28,9 @@ pub(crate) async fn all_live(conn: &mut AsyncPgConnection) -> QueryResult<Vec<Li
 /// Whether there is this stream, for whoever finds it, and what of it is live. `None`: there is none.
 pub(crate) async fn find(conn: &mut AsyncPgConnection, subject: Subject) -> QueryResult<Option<Option<Live>>> {
     let mut query = streams::table
-        .left_join(
-            broadcasts::table.on(broadcasts::stream_id
-                .eq(streams::id)
-                .and(broadcasts::closed_at.is_null())
-                .and(streams::status.eq("live"))),
-        )
+        .left_join(broadcasts::table.on(
+            broadcasts::stream_id.eq(streams::id).and(broadcasts::closed_at.is_null()).and(streams::status.eq("live")),
+        ))
         .select((streams::visibility, Option::<LiveRow>::as_select()))
         .into_boxed();
     query = match subject {

@@ -97,16 +97,13 @@ pub(crate) async fn find(
         }
         None => None,
     };
-    let live_streams = live_streams(conn, &[channel.0]).await?.first().map_or(0, |(_, count)| *count);
+    let live = live_streams(conn, &[channel.0]).await?;
+    let live_streams = live.iter().map(|(_, count)| *count).sum();
     Ok(Some(Channel { user_name, followers, follows_by_mail, live_streams }))
 }
 
 /// A page of the channels that `user` follows, the latest first.
-pub(crate) async fn page(
-    conn: &mut AsyncPgConnection,
-    user: UserId,
-    query: PageQuery,
-) -> QueryResult<Page<Followed>> {
+pub(crate) async fn page(conn: &mut AsyncPgConnection, user: UserId, query: PageQuery) -> QueryResult<Page<Followed>> {
     type Row = (Uuid, Option<String>, bool, DateTime<Utc>);
     let of_user = || follows::table.filter(follows::user_id.eq(user.0));
     let total = of_user().count().get_result(conn).await?;
