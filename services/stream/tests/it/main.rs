@@ -8,3 +8,8 @@ mod deleted_users;
 mod faults;
 mod streams;
 mod support;
+
+mod announcements;
+mod channels;
+mod schedules;
+mod viewers;
