@@ -234,8 +234,10 @@ async fn instances_count_together_and_one_that_stops_writes_what_it_knows() {
 
 #[tokio::test]
 async fn an_encoder_that_comes_back_keeps_its_viewers_and_the_next_broadcast_begins_at_none() {
-    let stream = TestStream::with(&[OFTEN, ("RECONNECT_GRACE", "20s")]).await;
-    let made = stream.live().await;
+    let stream = TestStream::with(&[OFTEN, ("RECONNECT_GRACE", "30s"), ("PUBLISH_HOLD", "0s")]).await;
+    let ana = stream.user("Ana");
+    let made = stream.made(&ana).await;
+    stream.callback("publish", &made.key, "1").await;
     stream.told(&made, "ana", 0.0).await;
     stream.told(&made, "ana", 1.0).await;
     let before = stream.until("it is written", &made, &[("current", 1), ("unique", 1)]).await;
@@ -250,6 +252,26 @@ async fn an_encoder_that_comes_back_keeps_its_viewers_and_the_next_broadcast_beg
     .await;
     let after = stream.numbers(&made).await;
     assert_eq!((&after["broadcastId"], &after["unique"]), (&before["broadcastId"], &json!(1)));
+
+    let answer = stream.put(made.id, &ana, &json!({"status": "ended"})).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let last = stream.numbers(&made).await;
+    assert_eq!(
+        (&last["current"], &last["broadcastId"], &last["unique"]),
+        (&json!(0), &after["broadcastId"], &json!(1))
+    );
+    stream.callback("publish", &made.key, "3").await;
+    let next = stream.numbers(&made).await;
+    assert_ne!(next["broadcastId"], after["broadcastId"]);
+    for name in ["current", "peak", "unique", "watchSeconds"] {
+        assert_eq!(next[name], 0, "{name} in {next}");
+    }
+    eventually("whoever watches on begins anew there", async || {
+        stream.told(&made, "ana", 1.0).await;
+        stream.told(&made, "ana", 2.0).await;
+        (stream.numbers(&made).await["unique"] == 1).then_some(())
+    })
+    .await;
 }
 
 /// Beats, players, encoders and silence, all at once: whatever order they come in, no number is ever below zero, and when
