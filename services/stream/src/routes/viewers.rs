@@ -88,7 +88,13 @@ pub(crate) struct ViewersView {
     post,
     path = "/api/v1/streams/{id}/view",
     tag = "viewers",
-    params(("id" = String, Path, description = "The stream's id, or its playback id", example = "42")),
+    params((
+        "id" = String,
+        Path,
+        description = "The stream's id, or its playback id",
+        pattern = "^([0-9]{1,18}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$",
+        example = "42",
+    )),
     request_body = View,
     responses(
         (status = 200, description = "Taken", body = Viewed),
@@ -117,7 +123,13 @@ pub(crate) async fn view(
     path = "/api/v1/streams/{id}/viewers",
     tag = "viewers",
     security((), ("cookie" = []), ("bearer" = [])),
-    params(("id" = String, Path, description = "The stream's id, or its playback id", example = "42")),
+    params((
+        "id" = String,
+        Path,
+        description = "The stream's id, or its playback id",
+        pattern = "^([0-9]{1,18}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$",
+        example = "42",
+    )),
     responses(
         (status = 200, description = "The numbers", body = ViewersView),
         (status = 404, description = "`no-such-stream`"),
