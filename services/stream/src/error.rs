@@ -48,6 +48,8 @@ pub enum StreamError {
     Refused(Refusal, String),
     #[error("too many calls wait")]
     Busy,
+    #[error("the database was away")]
+    Away,
     #[error("the stream has no such key")]
     NoSuchKey,
     /// Named by its number or by its playback id.
@@ -75,6 +77,7 @@ impl From<StreamError> for Problem {
             StreamError::WrongSecret => WEBHOOK_SECRET_WRONG.say(&error),
             StreamError::Refused(refusal, _) => kind_of(refusal).say(&error),
             StreamError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
+            StreamError::Away => Self::unavailable(Duration::from_secs(1), error),
             StreamError::NoSuchKey => NO_SUCH_KEY.say(&error),
             StreamError::NotThere(_) => NO_SUCH_STREAM.say(&error),
             StreamError::NotLive => NOT_LIVE.say(&error),

@@ -6,6 +6,7 @@ mod broadcasts;
 mod callbacks;
 mod deleted_users;
 mod faults;
+mod reconnects;
 mod streams;
 mod support;
 
