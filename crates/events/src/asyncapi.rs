@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamDeleted, StreamEnded, StreamWentLive};
+use crate::{StreamAnnounced, StreamScheduledSoon};
 use crate::{UserDeleted, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 
 /// The document: a channel and a message for every event, and an operation for every queue that receives it.
@@ -91,6 +92,8 @@ fn all() -> Vec<Described> {
         describe::<StreamEnded>(),
         describe::<RecordingReady>(),
         describe::<StreamDeleted>(),
+        describe::<StreamAnnounced>(),
+        describe::<StreamScheduledSoon>(),
     ]
 }
 

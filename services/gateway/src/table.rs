@@ -202,6 +202,29 @@ pub const ROUTES: &[Route] = &[
         ..ROUTE
     },
     Route {
+        paths: &["/api/v1/streams/{id}/view", "/api/streams/{id}/view", "/streams/{id}/view"],
+        service: Service::Stream,
+        // Whoever plays counts, signed in or not; a whole school may watch from one address.
+        access: Access::Public,
+        max_body: 4 * KIB,
+        limits: Limits::None,
+        purpose: "Say that one watches a stream",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/channels", "/api/channels"],
+        service: Service::Stream,
+        purpose: "Channels that one follows",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/channels/{rest..}", "/api/channels/{rest..}"],
+        service: Service::Stream,
+        access: Access::PublicToRead,
+        purpose: "A channel, follow it",
+        ..ROUTE
+    },
+    Route {
         paths: &["/api/v1/webhook/stream-event", "/api/webhook/stream-event", "/webhook/stream-event"],
         purpose: "Callbacks of media servers",
         ..WEBHOOK

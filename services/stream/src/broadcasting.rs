@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::App;
+use crate::audience::viewers_item;
 use crate::call::{Call, Name, What};
 use crate::domain::{Connection, KeyId, MediaServer, Stream, Visibility};
 use crate::error::StreamError;
@@ -498,7 +499,8 @@ impl Effects {
             players::put(conn, &came).await?;
         }
         if !counted.is_empty() {
-            players::recount(conn, &counted).await?;
+            let changed = players::recount(conn, &counted).await?;
+            self.feed.extend(changed.iter().map(|one| viewers_item(StreamId(one.stream_id), one.viewers)));
         }
         Ok(())
     }

@@ -36,6 +36,12 @@ pub struct Config {
     pub webhook_addresses: Networks,
     /// `WEBHOOK_LOG`: how many callbacks are kept.
     pub webhook_log: u32,
+    /// `VIEWER_COUNTS_FOR`: how long a viewer over HLS counts after a beat.
+    pub viewer_counts_for: Duration,
+    /// `VIEWERS_FLUSH_EVERY`: how often the number of viewers is written.
+    pub viewers_flush_every: Duration,
+    /// `SCHEDULED_SOON`: how long before its schedule it is told that a stream begins soon.
+    pub scheduled_soon: Duration,
 }
 
 /// What is kept, and how long.
@@ -91,6 +97,9 @@ impl Config {
             webhook_secret_next: next,
             webhook_addresses: addresses.unwrap_or_default(),
             webhook_log: env.read("WEBHOOK_LOG", "10000", "How many callbacks of media servers are kept for administrators to look at; of heartbeats as many again.")?,
+            viewer_counts_for: env.read("VIEWER_COUNTS_FOR", "60s", "How long a viewer over HLS counts after a beat that shows that it plays. It is told to beat three times as often.")?,
+            viewers_flush_every: env.read("VIEWERS_FLUSH_EVERY", "5s", "How often the numbers of viewers over HLS are counted, written and told.")?,
+            scheduled_soon: env.read("SCHEDULED_SOON", "10m", "How long before its schedule it is told that a public stream begins soon.")?,
         })
     }
 }

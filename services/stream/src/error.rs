@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use chassis::db;
 use common::problem::kinds;
-use common::{Kind, Problem, StreamId};
+use common::{Kind, Problem, StreamId, UserId};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
-use crate::domain::StreamName;
 use crate::dialect::NoCall;
+use crate::domain::StreamName;
 use crate::machine::Refusal;
 
 common::problems! {
@@ -38,7 +38,7 @@ common::problems! {
     TOO_MANY_KEYS = 409 "too-many-keys" "Too many keys";
     /// A stream cannot become private while it is on air, or may still come back: viewers know its address. End it first.
     STREAM_LIVE = 409 "stream-live" "Stream is live";
-    /// Nobody publishes to this stream.
+    /// The stream is off the air: nobody publishes to it, and nobody watches it.
     NOT_LIVE = 409 "not-live" "Not live";
     /// The encoder published without a stream key. MediaMTX asks its user for one because of this answer.
     STREAM_KEY_MISSING = 401 "stream-key-missing" "Stream key missing";
@@ -46,6 +46,8 @@ common::problems! {
     NO_SUCH_CALL = 404 "no-such-call" "No such call";
     /// Nothing followed from this call of a media server, so there is nothing to try again. Its verdict says why.
     NOTHING_TO_REPLAY = 409 "nothing-to-replay" "Nothing to replay";
+    /// There is no user with this id, and so no channel.
+    NO_SUCH_CHANNEL = 404 "no-such-channel" "No such channel";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,13 @@ pub enum StreamError {
     NoSuchCall(i64),
     #[error("nothing followed from call {0}, so there is nothing to try again")]
     NothingToReplay(i64),
+    /// Named by its number or by its playback id.
+    #[error("there is no stream {0}")]
+    NotThere(String),
+    #[error("the stream is off the air")]
+    OffAir,
+    #[error("there is no user {0}")]
+    NoSuchChannel(UserId),
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("the database failed")]
@@ -111,6 +120,9 @@ impl From<StreamError> for Problem {
             StreamError::NoCall(_) => kinds::BAD_REQUEST.say(&error),
             StreamError::NoSuchCall(_) => NO_SUCH_CALL.say(&error),
             StreamError::NothingToReplay(_) => NOTHING_TO_REPLAY.say(&error),
+            StreamError::NotThere(_) => NO_SUCH_STREAM.say(&error),
+            StreamError::OffAir => NOT_LIVE.say(&error),
+            StreamError::NoSuchChannel(_) => NO_SUCH_CHANNEL.say(&error),
             StreamError::Invalid(problem) => problem,
             StreamError::Database(error) => db::query_problem(error),
             StreamError::Pool(error) => db::pool_problem(error),

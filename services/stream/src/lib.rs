@@ -5,6 +5,8 @@
 //!   function; [`broadcasting`]: carries that out.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
 //! - [`call_log`]: keeps the last calls of media servers, for whoever wonders what happened.
+//! - [`audience`]: who watches over HLS. [`announcements`]: followers learn that a stream is live. [`soon`]: everybody
+//!   learns that one begins soon.
 //! - [`names`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
 
 pub mod call;
@@ -23,6 +25,10 @@ mod names;
 mod reaper;
 mod store;
 
+mod announcements;
+mod audience;
+mod soon;
+
 use std::sync::Arc;
 
 use actix_web::web;
@@ -33,6 +39,7 @@ use common::SharedClock;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use utoipa::OpenApi as _;
 
+use crate::audience::Audience;
 use crate::broadcasting::Calls;
 use crate::cache::Cache;
 use crate::call_log::CallLog;
@@ -62,6 +69,7 @@ pub(crate) struct App {
     pub(crate) calls: Calls,
     pub(crate) media: media::Servers,
     pub(crate) call_log: CallLog,
+    pub(crate) audience: Audience,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -71,13 +79,18 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
+    let audience = Audience::new(context.backplane.clone(), config.viewer_counts_for);
     let cache = Cache::new(context.backplane, config.cache, &context.tasks);
     let (calls, waiting) = Calls::new();
     let (call_log, kept) = CallLog::new();
-    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers, call_log });
+    let app =
+        Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers, call_log, audience });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
     context.tasks.spawn(call_log::write(Arc::clone(&app), kept, context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(audience::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(announcements::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(soon::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
     let names = names::Names { clock: app.clock.clone(), rules: app.config.rules() };
     let data = web::Data::from(app);

@@ -8,7 +8,7 @@ use outbox::{Handler, HandlerError};
 use crate::broadcasting::{self, Effects};
 use crate::error::StreamError;
 use crate::machine::Rules;
-use crate::store::{streams, users};
+use crate::store::{follows, streams, users};
 
 /// Keeps `users` as auth tells of it, and forgets who is gone.
 pub(crate) struct Names {
@@ -49,5 +49,6 @@ async fn forget(conn: &mut AsyncPgConnection, effects: &mut Effects, user_id: Us
         error => HandlerError::Retry(error.to_string()),
     })?;
     users::forget(conn, user_id).await?;
+    follows::forget(conn, user_id).await?;
     Ok(())
 }

@@ -7,6 +7,9 @@ mod streams;
 mod webhook;
 mod webhook_calls;
 
+mod channels;
+mod viewers;
+
 use actix_web::web;
 use utoipa::OpenApi;
 
@@ -29,7 +32,8 @@ use utoipa::OpenApi;
         webhook::stream_event,
         webhook_calls::list,
         webhook_calls::replay
-    )
+    ),
+    paths(viewers::view, viewers::get, channels::follow, channels::unfollow, channels::get, channels::list)
 )]
 pub struct ApiDoc;
 
@@ -56,5 +60,14 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(web::resource("/api/v1/webhook/stream-event").route(web::post().to(webhook::stream_event)))
         .service(web::resource("/api/v1/webhook/stream-event/{secret}").route(web::post().to(webhook::stream_event)))
         .service(web::resource("/api/v1/admin/webhooks").route(web::get().to(webhook_calls::list)))
-        .service(web::resource("/api/v1/admin/webhooks/{id}/replay").route(web::post().to(webhook_calls::replay)));
+        .service(web::resource("/api/v1/admin/webhooks/{id}/replay").route(web::post().to(webhook_calls::replay)))
+        .service(web::resource("/api/v1/streams/{id}/view").route(web::post().to(viewers::view)))
+        .service(web::resource("/api/v1/streams/{id}/viewers").route(web::get().to(viewers::get)))
+        .service(web::resource("/api/v1/channels").route(web::get().to(channels::list)))
+        .service(web::resource("/api/v1/channels/{user_id}").route(web::get().to(channels::get)))
+        .service(
+            web::resource("/api/v1/channels/{user_id}/follow")
+                .route(web::put().to(channels::follow))
+                .route(web::delete().to(channels::unfollow)),
+        );
 }

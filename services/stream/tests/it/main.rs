@@ -11,11 +11,15 @@ mod reconnects;
 mod streams;
 mod support;
 
+mod announcements;
 mod caching;
 mod changes;
+mod channels;
 mod history;
 mod keys;
 mod lists;
+mod schedules;
+mod viewers;
 mod visibility;
 mod webhook_calls;
 mod webhook_proof;

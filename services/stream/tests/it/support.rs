@@ -5,6 +5,7 @@ use common::{Clock as _, Role, SessionId, SystemClock, UserId};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use testkit::{Issuer, Program, TestDatabase, eventually};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_amphi-stream");
 pub(crate) const SECRET: &str = "a secret of the media server";
@@ -264,4 +265,45 @@ impl TestStream {
         };
         rows.iter().map(|row| row.get(0)).collect()
     }
+
+    /// Somebody whom auth has told of.
+    pub(crate) async fn known(&self, name: &str) -> User {
+        let user = self.user(name);
+        self.hears("auth.user.registered.v1", &json!({"user_id": user.id, "full_name": name, "role": "Member"})).await;
+        eventually("the name is known", async || {
+            let answer = self.get(&format!("/api/v1/channels/{}", user.id)).send().await.unwrap();
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+        user
+    }
+
+    /// Lets the service have an event, as if another service had sent it.
+    pub(crate) async fn hears(&self, name: &str, data: &Value) {
+        let event = format!(
+            "insert into stream.outbox (event_id, name, occurred_at, data)
+             values (gen_random_uuid(), '{name}', now(), '{data}');
+             select pg_notify('stream.outbox', '')"
+        );
+        self.sql(&event).await;
+    }
+
+    /// Runs SQL, and returns the rows as text.
+    pub(crate) async fn sql(&self, text: &str) -> Vec<Vec<String>> {
+        sql(&self.database.url, text).await
+    }
+}
+
+/// Runs SQL on the database at `url`, and returns the rows as text.
+pub(crate) async fn sql(url: &str, text: &str) -> Vec<Vec<String>> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let messages = tokio::select! {
+        messages = client.simple_query(text) => messages.unwrap(),
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    };
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.map(|row| (0..row.len()).map(|n| row.get(n).unwrap_or_default().to_owned()).collect()).collect()
 }
