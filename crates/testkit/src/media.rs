@@ -14,6 +14,7 @@ pub struct MediaServer {
     pub rtmp_port: u16,
     pub hls_port: u16,
     hook_port: u16,
+    control_port: u16,
     webhook_url: String,
     secret: String,
 }
@@ -27,6 +28,7 @@ impl MediaServer {
             rtmp_port: free_port(),
             hls_port: free_port(),
             hook_port: free_port(),
+            control_port: free_port(),
             webhook_url: webhook_url.to_owned(),
             secret: secret.to_owned(),
         }
@@ -50,6 +52,12 @@ impl MediaServer {
         kill_process_group(pid, Signal::KILL).expect("nginx runs");
     }
 
+    /// How it is asked and ordered: a value of `MEDIA_SERVERS`.
+    #[must_use]
+    pub fn control(&self) -> String {
+        format!("test=nginx-rtmp+http://127.0.0.1:{}", self.control_port)
+    }
+
     /// Everything it has written.
     #[must_use]
     pub fn home(&self) -> PathBuf {
@@ -63,6 +71,7 @@ impl MediaServer {
             .env("RTMP_LISTEN", format!("127.0.0.1:{}", self.rtmp_port))
             .env("HLS_LISTEN", format!("127.0.0.1:{}", self.hls_port))
             .env("HOOK_LISTEN", format!("127.0.0.1:{}", self.hook_port))
+            .env("CONTROL_LISTEN", format!("127.0.0.1:{}", self.control_port))
             .env("WEBHOOK_URL", &self.webhook_url)
             .env("WEBHOOK_SECRET", &self.secret)
             .env("MEDIA_SERVER_ID", "test")

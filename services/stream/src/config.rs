@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use chassis::env::Origins;
 use chassis::{ConfigError, Core, Env};
 use common::Secret;
 
 use crate::machine::Rules;
+use crate::media::Addresses;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -25,6 +27,18 @@ pub struct Config {
     pub hold: Duration,
     /// `STREAM_CACHE_TTL`: how long a list may be kept.
     pub cache_ttl: Duration,
+    /// `MEDIA_SERVERS`: where media servers can be asked and ordered. Never printed.
+    pub(crate) media_servers: Addresses,
+    /// `MEDIA_POLL_EVERY`: how often each is asked.
+    pub media_poll_every: Duration,
+    /// `FEED_KEEP`: how long a reader of events can stay away and still go on.
+    pub feed_keep: Duration,
+    /// `HLS_ORIGIN_URL`: where playlists are, for taking pictures.
+    pub hls_origins: Origins,
+    /// `THUMBNAIL_EVERY`: how often a picture is taken of each live stream.
+    pub thumbnail_every: Duration,
+    /// `FFMPEG`: what takes it.
+    pub ffmpeg: String,
 }
 
 impl Config {
@@ -40,6 +54,12 @@ impl Config {
             grace: env.read("RECONNECT_GRACE", "30s", "An encoder that comes back this soon goes on with the same broadcast: only after it others are told that the broadcast has ended. `0s`: never.")?,
             hold: env.read("PUBLISH_HOLD", "10s", "When a broadcast was ended by order (its owner's, an administrator's, a revoked key's), no encoder is taken on that stream for this long: encoders come back by themselves.")?,
             cache_ttl: env.read("STREAM_CACHE_TTL", "2s", "How long lists and details of streams may be kept; a change drops them at once.")?,
+            media_servers: env.optional("MEDIA_SERVERS", "none: only what they call for is known", "The control interfaces of media servers, with the names under which they call: `m1=nginx-rtmp+http://127.0.0.1:8090,m2=srs+http://user:password@10.0.0.2:1985,m3=mediamtx+http://10.0.0.3:9997`. They are asked who is there, and told whom to disconnect.")?.unwrap_or_default(),
+            media_poll_every: env.read("MEDIA_POLL_EVERY", "5s", "How often each of `MEDIA_SERVERS` is asked who is there.")?,
+            feed_keep: env.read("FEED_KEEP", "1h", "How long a reader of `/streams/events` can stay away and still hear everything when it is back.")?,
+            hls_origins: env.read("HLS_ORIGIN_URL", "http://127.0.0.1:8088", "The media server's HTTP address, from which `/hls/…` is served. Several that serve the same: with commas between them, or a name with several addresses.")?,
+            thumbnail_every: env.read("THUMBNAIL_EVERY", "60s", "How often a picture is taken of each live stream.")?,
+            ffmpeg: env.read("FFMPEG", "ffmpeg", "The program that takes pictures of live streams; without it there are none.")?,
         })
     }
 }

@@ -29,6 +29,8 @@ common::problems! {
     TOO_BUSY = 503 "too-busy" "Too busy";
     /// The stream has no key with this id.
     NO_SUCH_KEY = 404 "no-such-key" "No such key";
+    /// No picture was taken of this stream yet: it was not live for long enough, or not at all.
+    NO_THUMBNAIL = 404 "no-thumbnail" "No thumbnail";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,10 @@ pub enum StreamError {
     Busy,
     #[error("the stream has no such key")]
     NoSuchKey,
+    #[error("there is no stream with this playback id")]
+    NoSuchPlayback,
+    #[error("no picture was taken of this stream yet")]
+    NoThumbnail,
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("the database failed")]
@@ -65,6 +71,8 @@ impl From<StreamError> for Problem {
             StreamError::Refused(refusal, _) => kind_of(refusal).say(&error),
             StreamError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
             StreamError::NoSuchKey => NO_SUCH_KEY.say(&error),
+            StreamError::NoSuchPlayback => NO_SUCH_STREAM.say(&error),
+            StreamError::NoThumbnail => NO_THUMBNAIL.say(&error),
             StreamError::Invalid(problem) => problem,
             StreamError::Database(error) => db::query_problem(error),
             StreamError::Pool(error) => db::pool_problem(error),

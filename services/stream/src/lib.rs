@@ -4,6 +4,8 @@
 //! - [`call`]: what media servers say; [`dialect`]: how each of them says it. [`machine`]: what follows from it, as a pure
 //!   function; [`broadcasting`]: carries that out.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
+//! - [`media`]: asks media servers who is there, and orders them. [`feed`]: tells readers what happens. [`thumbnails`]: takes
+//!   pictures of what is live.
 //! - [`names`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
 
 pub mod call;
@@ -15,11 +17,13 @@ pub mod routes;
 
 mod broadcasting;
 mod cache;
+mod feed;
 mod machine;
 mod media;
 mod names;
 mod reaper;
 mod store;
+mod thumbnails;
 
 use std::sync::Arc;
 
@@ -29,11 +33,13 @@ use chassis::http::Edge;
 use chassis::{ConfigError, Context, Core, Env, Service, Start};
 use common::SharedClock;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 
 use crate::broadcasting::Calls;
 use crate::cache::Cache;
 use crate::config::Config;
+use crate::feed::Feed;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/stream");
 
@@ -58,6 +64,9 @@ pub(crate) struct App {
     pub(crate) cache: Cache,
     pub(crate) calls: Calls,
     pub(crate) media: media::Servers,
+    pub(crate) feed: Feed,
+    /// Cancelled when endless answers end.
+    pub(crate) stopping: CancellationToken,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -69,9 +78,16 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let pool = context.pool()?;
     let cache = Cache::new(context.backplane, config.cache_ttl);
     let (calls, waiting) = Calls::new();
-    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers });
+    let media = media::Servers::new(config.media_servers.clone(), config.webhook_secret.clone())?;
+    let feed = Feed::open(&pool).await?;
+    let stopping = context.stopping;
+    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media, feed, stopping });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(media::watch::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(feed::follow(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(feed::prune(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(thumbnails::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
     let names = names::Names { clock: app.clock.clone(), rules: app.config.rules() };
     let data = web::Data::from(app);

@@ -1,6 +1,8 @@
 //! The HTTP interface of stream: every path in one table.
 
+mod news;
 mod streams;
+mod thumbnails;
 mod webhook;
 
 use actix_web::web;
@@ -10,7 +12,15 @@ use utoipa::OpenApi;
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Stream", description = "Live streams, and the webhooks of the media servers that carry them."),
-    paths(streams::create, streams::update, streams::list, streams::get, webhook::stream_event)
+    paths(
+        streams::create,
+        streams::update,
+        streams::list,
+        streams::get,
+        webhook::stream_event,
+        news::follow,
+        thumbnails::get,
+    )
 )]
 pub struct ApiDoc;
 
@@ -19,6 +29,9 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(
             web::resource("/api/v1/streams").route(web::post().to(streams::create)).route(web::get().to(streams::list)),
         )
+        // Before `{id}`, as the first that fits counts.
+        .service(web::resource("/api/v1/streams/events").route(web::get().to(news::follow)))
+        .service(web::resource("/api/v1/streams/{id}/thumbnail").route(web::get().to(thumbnails::get)))
         .service(
             web::resource("/api/v1/streams/{id}")
                 .route(web::put().to(streams::update))

@@ -7,4 +7,5 @@ pub(crate) mod players;
 pub(crate) mod recordings;
 pub(crate) mod situations;
 pub(crate) mod streams;
+pub(crate) mod thumbnails;
 pub(crate) mod users;

@@ -210,3 +210,14 @@ pub(crate) async fn describe(
     diesel::update(streams::table.find(id.0)).set(changes).execute(conn).await?;
     Ok(())
 }
+
+/// The stream that viewers know by this name.
+pub(crate) async fn find_by_playback(conn: &mut AsyncPgConnection, playback_id: Uuid) -> QueryResult<Option<Stream>> {
+    let row: Option<StreamRow> = streams::table
+        .filter(streams::playback_id.eq(playback_id))
+        .select(StreamRow::as_select())
+        .first(conn)
+        .await
+        .optional()?;
+    Ok(row.map(|row| row.named(None)))
+}
