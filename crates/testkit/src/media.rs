@@ -176,6 +176,28 @@ pub fn play_a_second(url: &str) -> bool {
     status.is_ok_and(|status| status.success())
 }
 
+/// ffmpeg that plays, until this is dropped.
+pub struct Player(Child);
+
+impl Player {
+    #[must_use]
+    pub fn play(url: &str) -> Self {
+        let child = Command::new("ffmpeg")
+            .args(["-nostdin", "-v", "error", "-rw_timeout", "10000000", "-i", url, "-c", "copy", "-f", "null", "-"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.expect("ffmpeg is there"))
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // It may have ended by itself.
+        let _ = self.0.wait();
+    }
+}
+
 /// Files under `folder` that contain `text`.
 #[must_use]
 pub fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {

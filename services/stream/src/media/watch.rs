@@ -23,8 +23,8 @@ use crate::machine::Happening;
 use crate::store::situations::OnAir;
 use crate::store::{players, situations};
 
-/// Who has just begun or left may not be shown as that yet.
-const SETTLES_IN: Duration = Duration::from_secs(10);
+/// Who has just begun or left may not be shown as that yet: it counts from so many looks on.
+const SETTLES_IN: u32 = 2;
 /// Whoever is missing in so many answers in a row is gone.
 const MISSING_TWICE: u32 = 2;
 /// Recordings are listed with every so many looks.
@@ -127,7 +127,7 @@ impl Memory {
     ) -> Result<(), StreamError> {
         let mut still = HashMap::new();
         let mut gone = Vec::new();
-        for one in missing.into_iter().filter(|one| one.began_at + SETTLES_IN < asked_at) {
+        for one in missing.into_iter().filter(|one| one.began_at + settles_in(app) < asked_at) {
             let times = self.missing.get(&one.id).copied().unwrap_or_default() + 1;
             if times < MISSING_TWICE {
                 still.insert(one.id, times);
@@ -217,7 +217,7 @@ async fn decide_anew(
     }
     let ended = situations::find_ended(&mut *connection(app).await?, &server.name, &publishers).await?;
     for one in ended {
-        if !seen.publishes(&one.encoder) || one.ended_at + SETTLES_IN > asked_at {
+        if !seen.publishes(&one.encoder) || one.ended_at + settles_in(app) > asked_at {
             continue;
         }
         let is_refused = match one.key_id {
@@ -234,6 +234,10 @@ async fn decide_anew(
         }
     }
     Ok(())
+}
+
+fn settles_in(app: &App) -> Duration {
+    app.config.media_poll_every * SETTLES_IN
 }
 
 async fn connection(app: &App) -> Result<chassis::db::Connection, StreamError> {

@@ -6,5 +6,7 @@ mod broadcasts;
 mod callbacks;
 mod deleted_users;
 mod faults;
+mod media_servers;
+mod news;
 mod streams;
 mod support;

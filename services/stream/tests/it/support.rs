@@ -147,3 +147,21 @@ pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value 
     assert_eq!((actual, body["code"].as_str()), (status, Some(code)), "{body}");
     body
 }
+
+impl TestStream {
+    /// The address of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// The folder of its files.
+    pub(crate) fn data(&self) -> String {
+        self._data.path().display().to_string()
+    }
+}
+
+impl User {
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+}
