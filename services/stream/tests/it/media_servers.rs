@@ -116,7 +116,8 @@ async fn a_media_server_that_was_started_anew_shows_that_its_encoders_are_gone()
     studio.media.start();
 
     studio.until("ended").await;
-    assert!(studio.stream.program.output().contains("its media server does not have it any more"));
+    let vanished = "select count(*) from stream.publications where end_reason = 'vanished'";
+    assert_eq!(studio.count(vanished).await, 1);
 }
 
 #[tokio::test]
