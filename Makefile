@@ -36,7 +36,7 @@ generated: cargo ## write proto-docs/ and the table in README.md from the code
 bench: cargo ## measure
 	@exec bench/run
 
-bench-gateway: cargo ## measure the gateway beside nginx, haproxy and caddy; some 4 minutes
+bench-gateway: cargo ## measure the gateway beside nginx, haproxy and caddy; some 6 minutes
 	@exec bench/gateway
 
 up: ## start the private services that tests use, and keep them: rerun one test against them

@@ -310,7 +310,7 @@ pub(crate) fn outbound(
         outbound.header(name, value);
     }
     if let Some(address) = notes.client.address {
-        outbound.header_of("x-forwarded-for", &address);
+        outbound.header_of_address("x-forwarded-for", address);
     }
     outbound.header("x-forwarded-proto", notes.client.scheme.as_bytes());
     if let Some(host) = head.headers.get(header::HOST) {

@@ -102,12 +102,18 @@ pub struct Limiter {
 struct Shard {
     /// The number of the running window since 1970.
     window: u64,
-    running: HashMap<Subject, Count, RandomState>,
-    before: HashMap<Subject, u32, RandomState>,
+    /// Of the running window and of the one before: what a request needs lies in one place.
+    counts: HashMap<Subject, Count, RandomState>,
+    /// How many of them are of the running window.
+    running: usize,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Count {
+    /// The lower half of its window's number.
+    window: u32,
+    /// By all, in the window before that.
+    before: u32,
     /// By this instance.
     own: u32,
     /// Of that, what the others have been told.
@@ -135,9 +141,7 @@ impl Limiter {
         let (window, into) = self.window();
         let mut shard = self.shard(&subject);
         shard.move_to(window);
-        let before = shard.before.get(&subject).copied().unwrap_or(0);
-        let is_full = shard.running.len() >= MOST && !shard.running.contains_key(&subject);
-        let count = shard.running.entry(if is_full { Subject::Others } else { subject }).or_default();
+        let (count, before) = shard.of(subject);
         let per = self.rate.per.as_secs_f64();
         let overlap = f64::from(before) * (1.0 - into / per);
         let free = f64::from(self.rate.limit) - overlap - f64::from(count.total());
@@ -181,7 +185,8 @@ impl Limiter {
         for shard in &self.shards {
             let mut shard = lock(shard);
             shard.move_to(window);
-            let news = shard.running.iter().filter(|(_, count)| count.own > count.told);
+            let running = low(window);
+            let news = shard.counts.iter().filter(|(_, count)| count.window == running && count.own > count.told);
             untold.extend(news.map(|(subject, count)| (*subject, count.own - count.told)));
         }
         (window, untold)
@@ -193,7 +198,7 @@ impl Limiter {
         if shard.window != window {
             return;
         }
-        if let Some(count) = shard.running.get_mut(&subject) {
+        if let Some(count) = shard.counts.get_mut(&subject).filter(|count| count.window == low(window)) {
             count.told += added;
             let total = u32::try_from(total).unwrap_or(u32::MAX);
             count.others = total.saturating_sub(count.told);
@@ -210,13 +215,40 @@ impl Shard {
         if self.window == window {
             return;
         }
-        let ended = std::mem::take(&mut self.running);
-        self.before.clear();
-        if self.window + 1 == window {
-            self.before.extend(ended.into_iter().map(|(subject, count)| (subject, count.total())));
-        }
+        let before = low(window).wrapping_sub(1);
+        let is_next = self.window + 1 == window;
+        self.counts.retain(|_, count| is_next && count.window == before);
+        self.running = 0;
         self.window = window;
     }
+
+    /// What is counted for `subject` in the running window, and how many there were in the one before.
+    fn of(&mut self, subject: Subject) -> (&mut Count, u32) {
+        let window = low(self.window);
+        if self.running >= MOST && self.counts.get(&subject).is_none_or(|count| count.window != window) {
+            let before = self.counts.get(&subject).map_or(0, |count| count.total());
+            return (self.running(Subject::Others), before);
+        }
+        let count = self.running(subject);
+        let before = count.before;
+        (count, before)
+    }
+
+    fn running(&mut self, subject: Subject) -> &mut Count {
+        let window = low(self.window);
+        let count = self.counts.entry(subject).or_insert(Count { window: window.wrapping_sub(1), ..Count::default() });
+        if count.window != window {
+            *count = Count { window, before: count.total(), ..Count::default() };
+            self.running += 1;
+        }
+        count
+    }
+}
+
+fn low(window: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "neighbours differ in this half too")]
+    let low = window as u32;
+    low
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
@@ -338,7 +370,7 @@ mod tests {
         let (limiter, _clock) = limiter(1);
         let all = u32::try_from(4 * SHARDS * MOST).unwrap();
         let allowed = (0..all).filter(|n| limiter.count(Subject::V4(n.to_be_bytes())).is_allowed).count();
-        let held: usize = limiter.shards.iter().map(|shard| lock(shard).running.len()).sum();
+        let held: usize = limiter.shards.iter().map(|shard| lock(shard).running).sum();
         assert!(held <= SHARDS * (MOST + 1), "{held}");
         assert!(allowed <= SHARDS * (MOST + 1), "{allowed}");
     }

@@ -2,6 +2,7 @@
 //!
 //! A tunnel that is idle holds two sockets and no buffer.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
@@ -23,17 +24,16 @@ use common::problem::kinds;
 use common::{Problem, SessionWatch, Trace};
 use futures_util::stream;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tokio_util::io::poll_read_buf;
 
 use crate::admit::{Notes, Refusal, admit, identify};
 use crate::answer::Answer;
 use crate::config::Service as Upstreams;
 use crate::front::{Began, instance_of, outbound, own};
 use crate::problems;
-use crate::upstream::{InFlight, RequestBuilder, RequestFraming, Upgraded, buffer};
+use crate::upstream::{InFlight, RequestBuilder, RequestFraming, Upgraded};
 use crate::worker::Worker;
 
 /// How long the service may take to say goodbye by itself when a session has ended, before both sides are cut off.
@@ -241,8 +241,17 @@ struct Tunnel {
 
 /// One direction. It holds a buffer only while its reader is slower than its writer.
 struct Half {
+    /// What was read and is not written yet.
     pending: BytesMut,
     state: State,
+}
+
+/// The most that is read at once, in bytes.
+const READ: usize = 16 * 1024;
+
+thread_local! {
+    /// Where the tunnels of a worker read to: what goes on at once is never copied.
+    static READING: RefCell<Box<[u8; READ]>> = RefCell::new(Box::new([0; READ]));
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -254,7 +263,9 @@ enum State {
 }
 
 impl Half {
+    /// An empty buffer is freed at once: it may be large.
     fn holding(pending: BytesMut) -> Self {
+        let pending = if pending.is_empty() { BytesMut::new() } else { pending };
         Self { pending, state: State::Open }
     }
 
@@ -265,30 +276,20 @@ impl Half {
         W: AsyncWrite + Unpin,
     {
         loop {
-            while !self.pending.is_empty() {
-                let written = ready!(Pin::new(&mut *writer).poll_write(cx, &self.pending))?;
-                if written == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            if !self.pending.is_empty() {
+                while !self.pending.is_empty() {
+                    let written = ready!(Pin::new(&mut *writer).poll_write(cx, &self.pending))?;
+                    if written == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    }
+                    self.pending.advance(written);
                 }
-                self.pending.advance(written);
+                self.pending = BytesMut::new();
             }
             // TLS keeps what was written until it is told that this is all for now.
             ready!(Pin::new(&mut *writer).poll_flush(cx))?;
             match self.state {
-                State::Open => {
-                    if self.pending.capacity() == 0 {
-                        self.pending = buffer::take();
-                    }
-                    match poll_read_buf(Pin::new(&mut *reader), cx, &mut self.pending) {
-                        Poll::Ready(Ok(0)) => self.state = State::Ending,
-                        Poll::Ready(Ok(_)) => {}
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending => {
-                            buffer::give_back(std::mem::take(&mut self.pending));
-                            return Poll::Pending;
-                        }
-                    }
-                }
+                State::Open => ready!(READING.with_borrow_mut(|room| self.pass(reader, writer, &mut room[..], cx)))?,
                 State::Ending => {
                     ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
                     self.state = State::Ended;
@@ -296,6 +297,35 @@ impl Half {
                 State::Ended => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    /// Reads once, and writes that. What is not taken is pending.
+    fn pass<R, W>(
+        &mut self,
+        reader: &mut R,
+        writer: &mut W,
+        room: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let mut read = ReadBuf::new(room);
+        ready!(Pin::new(reader).poll_read(cx, &mut read))?;
+        let bytes = read.filled();
+        if bytes.is_empty() {
+            self.state = State::Ending;
+            return Poll::Ready(Ok(()));
+        }
+        let written = match Pin::new(writer).poll_write(cx, bytes) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
+        };
+        if written < bytes.len() {
+            self.pending = BytesMut::from(&bytes[written..]);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -330,8 +360,33 @@ async fn run<T: AsyncRead + AsyncWrite + Unpin>(
     };
     // Whichever way it ends, dropping both sockets tells both sides.
     tokio::select! {
+        // To draw lots about who is asked first costs something with each message.
+        biased;
         () = carry => {}
         () = ended => {}
     }
     drop(guard);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tunnel_holds_no_buffer_once_all_has_gone_on() {
+        for early in ["", "early"] {
+            let mut buffer = BytesMut::with_capacity(READ);
+            buffer.put_slice(early.as_bytes());
+            let mut half = Half::holding(buffer);
+            let ((mut reader, mut client), (mut writer, mut server)) = (tokio::io::duplex(64), tokio::io::duplex(64));
+            client.write_all(b"late").await.unwrap();
+
+            assert!(poll_fn(|cx| Poll::Ready(half.poll(&mut reader, &mut writer, cx))).await.is_pending());
+
+            let mut read = vec![0; early.len() + 4];
+            tokio::io::AsyncReadExt::read_exact(&mut server, &mut read).await.unwrap();
+            assert_eq!(read, format!("{early}late").as_bytes());
+            assert_eq!(half.pending.capacity(), 0);
+        }
+    }
 }

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_web::ResponseError as _;
+use actix_web::http::StatusCode;
 use chrono::{DateTime, Utc};
-use common::{BroadcastId, StreamId};
+use common::{BroadcastId, Problem, StreamId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use events::{EndReason, RecordingReady, StreamEnded, StreamWentLive};
 use outbox::Pending;
@@ -104,16 +106,22 @@ async fn settle_all(app: &App, batch: Vec<Waiting>) {
                 let _ = settled.send(Ok(outcome)); // Whoever asked may be gone.
             }
         }
-        // Each by itself: one that cannot be settled takes no other with it.
-        Err(_) if reports.len() > 1 => {
+        Err(error) => {
+            let problem = Problem::from(error);
+            if problem.status_code() == StatusCode::SERVICE_UNAVAILABLE {
+                tracing::warn!(
+                    calls = settled.len(),
+                    "calls of media servers could not be settled: the database is away"
+                );
+                for settled in settled {
+                    let _ = settled.send(Err(StreamError::Away));
+                }
+                return;
+            }
+            // Each by itself: one that cannot be settled takes no other with it.
             for (report, settled) in reports.into_iter().zip(settled) {
                 let outcome = settle(app, &[report], Mode::ForGood).await;
                 let _ = settled.send(outcome.and_then(|mut all| all.pop().ok_or(StreamError::Busy)));
-            }
-        }
-        Err(error) => {
-            if let Some(settled) = settled.into_iter().next() {
-                let _ = settled.send(Err(error));
             }
         }
     }
@@ -129,35 +137,12 @@ pub(crate) enum Mode {
 
 /// Settles `reports`, in their order as far as they are of the same stream.
 pub(crate) async fn settle(app: &App, reports: &[Report], mode: Mode) -> Result<Vec<Outcome>, StreamError> {
-    let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     let result = conn
         .transaction(async |conn| {
-            let mut effects = Effects::new(now, app.config.rules());
-            let subjects = Subjects::find(conn, reports).await?;
-            let mut outcomes: Vec<Option<Outcome>> = vec![None; reports.len()];
-            // A stream's first calls, then each one's second, and so on: a call is decided by what the one before has left.
-            let mut rounds: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-            let mut seen: HashMap<StreamId, usize> = HashMap::new();
-            for (index, report) in reports.iter().enumerate() {
-                match subjects.of(&report.call.what) {
-                    Ok((stream, _)) => {
-                        let round = seen.entry(stream.id).or_default();
-                        rounds.entry(*round).or_default().push(index);
-                        *round += 1;
-                    }
-                    Err(unknown) => outcomes[index] = Some(unknown),
-                }
-            }
-            for indexes in rounds.into_values() {
-                let asked: Vec<_> = indexes.iter().map(|index| Asked::of(&subjects, &reports[*index])).collect();
-                for (index, outcome) in indexes.iter().zip(round(conn, &mut effects, asked, mode).await?) {
-                    outcomes[*index] = Some(outcome);
-                }
-            }
+            let mut effects = Effects::new(app.clock.now(), app.config.rules());
+            let outcomes = settle_within(conn, &mut effects, reports, mode).await?;
             effects.tell(conn).await?;
-            let outcomes =
-                outcomes.into_iter().map(|outcome| outcome.ok_or(StreamError::Busy)).collect::<Result<_, _>>()?;
             Ok::<_, StreamError>((outcomes, effects.changed))
         })
         .await;
@@ -165,9 +150,46 @@ pub(crate) async fn settle(app: &App, reports: &[Report], mode: Mode) -> Result<
     Ok(result?.0)
 }
 
+<<<<<<< HEAD
 /// Something happens to streams otherwise than by a call: an order, or silence. Returns what came of it, for each stream
 /// that exists.
 pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<Vec<Outcome>, StreamError> {
+=======
+/// The same, in a transaction of the caller's, who ends it with [`Effects::tell`].
+pub(crate) async fn settle_within(
+    conn: &mut AsyncPgConnection,
+    effects: &mut Effects,
+    reports: &[Report],
+    mode: Mode,
+) -> Result<Vec<Outcome>, StreamError> {
+    let subjects = Subjects::find(conn, reports).await?;
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; reports.len()];
+    // A stream's first calls, then each one's second, and so on: a call is decided by what the one before has left.
+    let mut rounds: BTreeMap<usize, Vec<(usize, Asked)>> = BTreeMap::new();
+    let mut seen: HashMap<StreamId, usize> = HashMap::new();
+    for (index, report) in reports.iter().enumerate() {
+        match subjects.of(&report.call.what) {
+            Ok((stream, key_id)) => {
+                let round = seen.entry(stream.id).or_default();
+                rounds.entry(*round).or_default().push((index, Asked::by(report, stream.clone(), key_id)));
+                *round += 1;
+            }
+            Err(unknown) => outcomes[index] = Some(unknown),
+        }
+    }
+    for asked in rounds.into_values() {
+        let (indexes, asked): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+        for (index, outcome) in indexes.into_iter().zip(round(conn, effects, asked, mode).await?) {
+            outcomes[index] = Some(outcome);
+        }
+    }
+    // Each was either about no stream or in a round.
+    Ok(outcomes.into_iter().flatten().collect())
+}
+
+/// Something happens to streams otherwise than by a call: an order, or silence.
+pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<(), StreamError> {
+>>>>>>> streams
     let mut conn = app.pool.get().await?;
     let result = conn
         .transaction(async |conn| {
@@ -290,11 +312,7 @@ enum ToDo {
 }
 
 impl Asked {
-    fn of(subjects: &Subjects, report: &Report) -> Self {
-        let (stream, key_id) = match subjects.of(&report.call.what) {
-            Ok((stream, key_id)) => (stream.clone(), key_id),
-            Err(_) => unreachable!("calls about no stream are settled before"),
-        };
+    fn by(report: &Report, stream: Stream, key_id: Option<KeyId>) -> Self {
         let caller = Connection { media_server: report.media_server.clone(), client_id: report.call.client_id.clone() };
         let happening = match (&report.call.what, key_id) {
             (What::Recorded { path, .. }, _) => {
@@ -555,23 +573,36 @@ impl Effects {
     }
 }
 
-/// Ends what nobody reports any more, and closes what nobody came back to.
-pub(crate) async fn end_silent(app: &App) -> Result<(), StreamError> {
-    let now = app.clock.now();
-    let (stale, to_close) = {
-        let mut conn = app.pool.get().await?;
-        let stale = situations::find_stale(&mut conn, now - app.config.stale_after, MOST_SILENT).await?;
-        (stale, broadcasts::find_to_close(&mut conn, now, MOST_SILENT).await?)
-    };
-    for (stream_id, publication) in stale {
-        happen(app, &[(stream_id, Happening::Gone { publication, reason: EndReason::Stale })]).await?;
-        tracing::info!(%stream_id, "the stream has ended: its media server does not report it any more");
-    }
-    let to_close: Vec<_> = to_close.into_iter().map(|stream_id| (stream_id, Happening::Close)).collect();
-    if !to_close.is_empty() {
-        happen(app, &to_close).await?;
+/// Does these one by one: each is looked at again under its lock, and one that fails takes no other with it.
+pub(crate) async fn end_silent(app: &App, silent: Vec<(StreamId, Happening)>) -> Result<(), StreamError> {
+    for (stream_id, happening) in silent {
+        let is_gone = matches!(happening, Happening::Gone { .. });
+        happen(app, &[(stream_id, happening)]).await?;
+        if is_gone {
+            tracing::info!(%stream_id, "the stream has ended: its encoder is gone");
+        }
     }
     Ok(())
+}
+
+/// Encoders that were not heard of for too long.
+pub(crate) async fn find_stale(
+    conn: &mut AsyncPgConnection,
+    now: DateTime<Utc>,
+    rules: Rules,
+) -> Result<Vec<(StreamId, Happening)>, StreamError> {
+    let stale = situations::find_stale(conn, now - rules.stale_after, MOST_SILENT).await?;
+    let gone = |(stream, publication)| (stream, Happening::Gone { publication, reason: EndReason::Stale });
+    Ok(stale.into_iter().map(gone).collect())
+}
+
+/// Broadcasts that nobody came back to.
+pub(crate) async fn find_abandoned(
+    conn: &mut AsyncPgConnection,
+    now: DateTime<Utc>,
+) -> Result<Vec<(StreamId, Happening)>, StreamError> {
+    let abandoned = broadcasts::find_to_close(conn, now, MOST_SILENT).await?;
+    Ok(abandoned.into_iter().map(|stream| (stream, Happening::Close)).collect())
 }
 
 /// What an owner is done with: everything of this stream is ended before it goes.

@@ -46,6 +46,8 @@ pub enum StreamError {
     Refused(Refusal, String),
     #[error("too many calls wait")]
     Busy,
+    #[error("the database was away")]
+    Away,
     #[error("the stream has no such key")]
     NoSuchKey,
     #[error("there is no stream with this playback id")]
@@ -70,6 +72,7 @@ impl From<StreamError> for Problem {
             StreamError::WrongSecret => WEBHOOK_SECRET_WRONG.say(&error),
             StreamError::Refused(refusal, _) => kind_of(refusal).say(&error),
             StreamError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
+            StreamError::Away => Self::unavailable(Duration::from_secs(1), error),
             StreamError::NoSuchKey => NO_SUCH_KEY.say(&error),
             StreamError::NoSuchPlayback => NO_SUCH_STREAM.say(&error),
             StreamError::NoThumbnail => NO_THUMBNAIL.say(&error),

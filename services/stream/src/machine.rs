@@ -5,6 +5,9 @@
 //! name. Only its own connection takes it off the air: `done` is sent for players and for refused second publishers too,
 //! under the same name. Whoever comes back within the grace period goes on with the same broadcast.
 
+#[cfg(test)]
+mod properties;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -71,7 +74,7 @@ pub(crate) enum Answer {
 
 /// Why a connection is sent away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     WrongKey,
     AlreadyLive,
     BroadcastEnded,

@@ -16,9 +16,9 @@ use crate::servers::Server;
 use crate::tokens::Tokens;
 
 const CONNECTIONS: u32 = 64;
-const ROUNDS: usize = 3;
-const WARM_UP: Duration = Duration::from_millis(500);
-const TIME: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 11;
+const WARM_UP: Duration = Duration::from_millis(200);
+const TIME: Duration = Duration::from_secs(1);
 /// Where the upstream asked directly has a p99.9 above this, in microseconds, others had the machine.
 const QUIET: f64 = 5_000.0;
 /// A request that takes longer than this is an error.
@@ -59,8 +59,8 @@ pub(crate) fn measure(servers: &[&Server], path: &str, tokens: &Tokens, rate: f6
     }
     let mut text = format!(
         "### Latency at half load\n\n{rate:.0} requests a second, at a constant rate over {CONNECTIONS} connections: half \
-         of what the slowest of the three took. From when each was due; {ROUNDS} rounds of {} s, interleaved. Median, \
-         least to most, in µs; added: above the upstream asked directly in the same round.\n\n\
+         of what the slowest of the three took. From when each was due; {ROUNDS} rounds of {} s, each in another order. \
+         Medians of the rounds, in parentheses the quartiles, in µs; added: above the upstream asked directly in the same round.\n\n\
          | server | p50 | p50 added | p99.9 | p99.9 added |\n|---|---|---|---|---|\n",
         TIME.as_secs()
     );
@@ -82,8 +82,8 @@ pub(crate) fn measure(servers: &[&Server], path: &str, tokens: &Tokens, rate: f6
 }
 
 fn shown(times: impl Iterator<Item = f64>) -> String {
-    let Spread { median, least, most, .. } = Spread::of(times);
-    format!("{median:.0} ({least:.0} to {most:.0})")
+    let Spread { lower, median, upper } = Spread::of(times);
+    format!("{median:.0} ({lower:.0} to {upper:.0})")
 }
 
 /// What a share of sorted `times` is not above, in microseconds.

@@ -10,8 +10,11 @@ use crate::servers::Server;
 use crate::tokens::Tokens;
 
 const CONNECTIONS: usize = 64;
-const ROUNDS: usize = 5;
-const SECONDS: usize = 2;
+/// Many and short: a disturbance from outside spoils a few, and the median does not mind.
+const ROUNDS: usize = 15;
+const SECONDS: usize = 1;
+/// How many other cases run between two runs of nginx, which they are compared with.
+const BETWEEN: usize = 4;
 
 /// What is asked of whom.
 pub(crate) struct Case<'a> {
@@ -32,6 +35,8 @@ struct Run {
     per_second: f64,
     /// CPU seconds a request, of each program that does the work.
     cost: Vec<f64>,
+    /// Against nginx's: the mean of its run before and of that after.
+    ratio: f64,
 }
 
 impl Run {
@@ -46,34 +51,48 @@ pub(crate) struct Load<'a> {
     runs: Vec<Vec<Run>>,
 }
 
-/// Rounds of all cases, each round in another order, so that whoever else uses the machine disturbs all alike.
+/// Rounds of all cases, each round in another order, so that whoever else uses the machine disturbs all alike. The first
+/// case, nginx, runs before and after every few others.
 pub(crate) fn measure<'a>(cases: &'a [Case<'a>], script: &Path) -> anyhow::Result<Load<'a>> {
+    let (nginx, others) = cases.split_first().context("there is nothing to measure")?;
+    let runs_a_round = others.len() + others.len().div_ceil(BETWEEN);
     eprintln!(
-        "bench: CPU a request: {} cases, {ROUNDS} rounds of {SECONDS} s each: {} s",
+        "bench: CPU a request: {} cases, {ROUNDS} rounds of {runs_a_round} runs of {SECONDS} s: {} s",
         cases.len(),
-        cases.len() * ROUNDS * SECONDS
+        ROUNDS * runs_a_round * SECONDS
     );
     for case in cases {
-        run(case, script, 1)?; // connections to upstreams, caches, lazily made things
+        run(case, script)?; // connections to upstreams, caches, lazily made things
     }
     let mut runs: Vec<Vec<Run>> = cases.iter().map(|_| Vec::new()).collect();
+    let mut before = run(nginx, script)?;
     for round in 0..ROUNDS {
-        for place in 0..cases.len() {
-            // Forwards and backwards in turn, from another one each time.
-            let step = (place + round * 3) % cases.len();
-            let index = if round % 2 == 0 { step } else { cases.len() - 1 - step };
-            runs[index].push(run(&cases[index], script, SECONDS)?);
+        for places in (0..others.len()).collect::<Vec<_>>().chunks(BETWEEN) {
+            let mut group = Vec::new();
+            for place in places {
+                // Forwards and backwards in turn, from another one each time.
+                let step = (place + round * 3) % others.len();
+                let index = if round % 2 == 0 { step } else { others.len() - 1 - step };
+                group.push((index + 1, run(&others[index], script)?));
+            }
+            let after = run(nginx, script)?;
+            let reference = f64::midpoint(before.total(), after.total());
+            for (index, mut run) in group {
+                run.ratio = run.total() / reference;
+                runs[index].push(run);
+            }
+            runs[0].push(std::mem::replace(&mut before, after));
         }
         eprintln!("bench: round {} of {ROUNDS} done", round + 1);
     }
     Ok(Load { cases, runs })
 }
 
-fn run(case: &Case<'_>, script: &Path, seconds: usize) -> anyhow::Result<Run> {
+fn run(case: &Case<'_>, script: &Path) -> anyhow::Result<Run> {
     case.server.empty_log()?;
     let before = case.server.cpu()?;
     let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), "-s"])
+        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{SECONDS}s"), "-s"])
         .arg(script)
         .arg(format!("http://{}{}", case.server.address, case.path))
         .arg("--")
@@ -90,26 +109,26 @@ fn run(case: &Case<'_>, script: &Path, seconds: usize) -> anyhow::Result<Run> {
     };
     ensure!(failed == 0.0 && requests > 0.0, "{}: {failed} of {requests} requests failed", case.what);
     let cost = after.since(&before).iter().map(|seconds| seconds / requests).collect();
-    Ok(Run { per_second: requests / microseconds * 1e6, cost })
+    Ok(Run { per_second: requests / microseconds * 1e6, cost, ratio: 1.0 })
 }
 
 impl Load<'_> {
-    /// The cost of `case` against that of nginx in the same round; the mean of all rounds.
+    /// The cost of the second nginx against that of the first.
     pub(crate) fn control(&self) -> f64 {
-        self.ratios(1).mean
+        self.ratios(1).median
     }
 
-    /// The requests a second that the slowest of these servers took, in the mean.
+    /// The requests a second that the slowest of these servers took.
     pub(crate) fn slowest(&self, names: &[&str]) -> f64 {
         let of = |name: &&str| {
             let index = self.cases.iter().position(|case| case.server.name == **name)?;
-            Some(Spread::of(self.runs[index].iter().map(|run| run.per_second)).mean)
+            Some(Spread::of(self.runs[index].iter().map(|run| run.per_second)).median)
         };
         names.iter().filter_map(of).fold(f64::INFINITY, f64::min)
     }
 
     fn ratios(&self, case: usize) -> Spread {
-        Spread::of(self.runs[case].iter().zip(&self.runs[0]).map(|(run, nginx)| run.total() / nginx.total()))
+        Spread::of(self.runs[case].iter().map(|run| run.ratio))
     }
 
     fn row(&self, of: impl Fn(&Case<'_>) -> bool) -> Option<usize> {
@@ -121,12 +140,12 @@ impl Load<'_> {
         let with = self.row(|case| case.what.contains(what))?;
         let without = self.row(|case| case.path == crate::PUBLIC_PATH)?;
         let pairs = self.runs[with].iter().zip(&self.runs[without]);
-        Some(Spread::of(pairs.map(|(with, without)| 1.0 - without.total() / with.total())))
+        Some(Spread::of(pairs.map(|(with, without)| 1.0 - without.ratio / with.ratio)))
     }
 
     fn against(&self, name: &str, other: &str) -> Option<Spread> {
         let (one, other) = (self.row(|case| case.server.name == name)?, self.row(|case| case.server.name == other)?);
-        Some(Spread::of(self.runs[one].iter().zip(&self.runs[other]).map(|(one, other)| one.total() / other.total())))
+        Some(Spread::of(self.runs[one].iter().zip(&self.runs[other]).map(|(one, other)| one.ratio / other.ratio)))
     }
 }
 
@@ -135,17 +154,18 @@ impl fmt::Display for Load<'_> {
         writeln!(f, "### CPU of the server a request\n")?;
         writeln!(
             f,
-            "64-byte JSON, keep-alive, {CONNECTIONS} connections of wrk, one worker each; {ROUNDS} rounds of {SECONDS} s, \
-             interleaved. The ratio is to nginx in the same round: mean, least to most.\n"
+            "64-byte JSON, keep-alive, {CONNECTIONS} connections of wrk, one worker each; {ROUNDS} runs of {SECONDS} s, \
+             each round in another order. The ratio is to the runs of nginx next to it in time. All figures are medians \
+             of the runs, in parentheses the quartiles.\n"
         )?;
         writeln!(f, "| server | CPU µs a request | ratio to nginx | requests a second |")?;
         writeln!(f, "|---|---|---|---|")?;
         for (index, (case, runs)) in self.cases.iter().zip(&self.runs).enumerate() {
-            let cost = Spread::of(runs.iter().map(Run::total)).mean * 1e6;
-            let rate = Spread::of(runs.iter().map(|run| run.per_second)).mean;
+            let cost = Spread::of(runs.iter().map(Run::total)).median * 1e6;
+            let rate = Spread::of(runs.iter().map(|run| run.per_second)).median;
             let mut parts = String::new();
             if runs[0].cost.len() > 1 {
-                let part = |part| Spread::of(runs.iter().map(|run| run.cost[part])).mean * 1e6;
+                let part = |part| Spread::of(runs.iter().map(|run| run.cost[part])).median * 1e6;
                 let all: Vec<_> = (0..runs[0].cost.len()).map(|index| format!("{:.1}", part(index))).collect();
                 parts = format!(" ({})", all.join(" + "));
             }
@@ -169,9 +189,9 @@ impl fmt::Display for Load<'_> {
                 writeln!(
                     f,
                     "The token check, {what}: {:.1} % of the gateway's CPU a request ({:.1} to {:.1}).",
-                    percent(share.mean),
-                    percent(share.least),
-                    percent(share.most)
+                    percent(share.median),
+                    percent(share.lower),
+                    percent(share.upper)
                 )?;
             }
         }
@@ -179,31 +199,41 @@ impl fmt::Display for Load<'_> {
     }
 }
 
-/// Figures of several rounds, at least one. The median is the upper one of two.
+/// Figures of several rounds, at least one, by three of them: of two in the middle the upper one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spread {
-    pub(crate) mean: f64,
+    /// A quarter is below it.
+    pub(crate) lower: f64,
     pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
+    /// A quarter is above it.
+    pub(crate) upper: f64,
 }
 
 impl Spread {
     pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Self {
         let mut figures: Vec<_> = figures.collect();
         figures.sort_by(f64::total_cmp);
-        Self {
-            mean: figures.iter().sum::<f64>() / figures.len() as f64,
-            median: figures[figures.len() / 2],
-            least: figures[0],
-            most: figures[figures.len() - 1],
-        }
+        let (count, last) = (figures.len(), figures.len() - 1);
+        Self { lower: figures[count / 4], median: figures[count / 2], upper: figures[last - count / 4] }
     }
 }
 
 impl fmt::Display for Spread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mean, least, most, .. } = self;
-        write!(f, "{mean:.2} ({least:.2} to {most:.2})")
+        let Self { lower, median, upper } = self;
+        write!(f, "{median:.2} ({lower:.2} to {upper:.2})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_does_not_mind_what_is_far_off() {
+        let Spread { lower, median, upper } = Spread::of([9.0, 1.0, 1.1, 0.9, 1.2, 0.1, 1.3].into_iter());
+        assert_eq!((lower, median, upper), (0.9, 1.1, 1.3));
+        let Spread { lower, median, upper } = Spread::of([1.0].into_iter());
+        assert_eq!((lower, median, upper), (1.0, 1.0, 1.0));
     }
 }

@@ -62,6 +62,7 @@ async fn measure(folder: &Path) -> anyhow::Result<bool> {
     let cases = [
         case("nginx 1.22, plain `proxy_pass`", "nginx", TOKEN_PATH, &tokens)?,
         case("control: a second nginx like the first", "control", TOKEN_PATH, &tokens)?,
+        case("nginx, log buffered (`buffer=64k flush=1s`)", "nginx_buffered", TOKEN_PATH, &tokens)?,
         case("haproxy 2.6", "haproxy", TOKEN_PATH, &tokens)?,
         case("caddy 2.6", "caddy", TOKEN_PATH, &tokens)?,
         case("nginx with `auth_request` to amphi-auth", "auth_request", TOKEN_PATH, &of_auth)?,

@@ -18,7 +18,7 @@ use crate::instances::{Instance, Instances, Servers, read_head, sql};
 
 /// The most requests a second that are sent, all clients together.
 const RATE: u32 = 1000;
-const CLIENTS: u32 = 20;
+const CLIENTS: u32 = 50;
 /// Each client makes a stream with every so many-th request.
 const POST_EVERY: u32 = 20;
 /// How often a load balancer looks at each gateway. Well below the notice that they give.

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use common::{SessionId, UserId};
 use ed25519_dalek::{Signer as _, SigningKey};
 use reqwest::{Client, Method};
-use ring::hmac;
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::{hkdf, hmac};
 use serde_json::{Value, json};
 use testkit::{Issuer, TestDatabase, eventually};
 
@@ -15,6 +16,8 @@ use crate::instances::{Instance, outcome, sql};
 /// The key of [`Issuer`], and its name.
 const SEED: [u8; 32] = [7; 32];
 const KID: &str = "test";
+/// What auth seals its own key with.
+const SECRET: &str = "a secret that is known to this test alone";
 
 /// One process each of auth, stream and gateway.
 struct Services {
@@ -36,6 +39,7 @@ impl Services {
             ("AMPHI_DATA_DIR", data.path().display().to_string()),
             ("DATABASE_URL", database.url.clone()),
             ("WEBHOOK_SECRET", "a-secret-of-the-media-server".to_owned()),
+            ("AMPHI_SECRET", SECRET.to_owned()),
         ];
         let mut auth = Instance::new("auth", &settings);
         auth.start().await;
@@ -171,6 +175,55 @@ fn forged(public: &[u8], kid: &str, claims: &Value) -> Vec<(&'static str, String
     ]
 }
 
+/// Signed with the right `key`, but saying what no token says: with the code that it is refused with.
+fn misstated(key: &SigningKey, kid: &str, claims: &Value, now: i64) -> Vec<(&'static str, String, &'static str)> {
+    let header = json!({"alg": "EdDSA", "typ": "JWT", "kid": kid});
+    let with = |more: Value| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        signed(key, &header, &claims)
+    };
+    let without = |name: &str| {
+        let mut claims = claims.clone();
+        claims.as_object_mut().unwrap().remove(name);
+        signed(key, &header, &claims)
+    };
+    let wrong = [
+        ("not yet valid", with(json!({"nbf": now + 300}))),
+        ("another issuer", with(json!({"iss": "another"}))),
+        ("no issuer", without("iss")),
+        ("another audience", with(json!({"aud": "another"}))),
+        ("a list of audiences", with(json!({"aud": ["another"]}))),
+        ("no audience", without("aud")),
+        ("exp as a string", with(json!({"exp": (now + 600).to_string()}))),
+        ("exp that is null", with(json!({"exp": null}))),
+        ("no exp", without("exp")),
+        ("nbf as a string", with(json!({"nbf": "0"}))),
+        ("no session", without("sid")),
+        ("no user", without("sub")),
+        ("another role", with(json!({"role": "Root"}))),
+        ("another algorithm in the header", signed(key, &json!({"alg": "HS256", "typ": "JWT", "kid": kid}), claims)),
+    ];
+    let expired = [
+        ("expired", with(json!({"exp": now - 1})), "token-expired"),
+        ("expired long ago", with(json!({"exp": 1})), "token-expired"),
+    ];
+    expired.into_iter().chain(wrong.map(|(what, token)| (what, token, "token-invalid"))).collect()
+}
+
+/// The key that auth itself signs with, taken out of its database.
+async fn key_of_auth(database: &TestDatabase, kid: &str) -> SigningKey {
+    let query = format!("select encode(sealed_seed, 'base64') from auth.signing_keys where kid = '{kid}'");
+    let sealed = STANDARD.decode(sql(&database.url, &query).await.replace('\n', "")).unwrap();
+    let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, b"amphi").extract(SECRET.as_bytes());
+    let key = LessSafeKey::new(UnboundKey::from(derived.expand(&[b"signing keys"], &CHACHA20_POLY1305).unwrap()));
+    let (nonce, seed) = sealed.split_at(NONCE_LEN);
+    let mut seed = seed.to_vec();
+    let nonce = Nonce::try_assume_unique_for_key(nonce).unwrap();
+    let seed: &[u8] = key.open_in_place(nonce, Aad::from(kid.as_bytes()), &mut seed).unwrap();
+    SigningKey::from_bytes(seed.try_into().unwrap())
+}
+
 #[tokio::test]
 async fn what_was_never_signed_or_signed_as_something_else_is_401_everywhere() {
     let issuer = Issuer::start();
@@ -190,11 +243,6 @@ async fn what_was_never_signed_or_signed_as_something_else_is_401_everywhere() {
         }
         claims
     };
-    let without = |name: &str| {
-        let mut claims = claims(json!({}));
-        claims.as_object_mut().unwrap().remove(name);
-        signed(&key, &header, &claims)
-    };
     let with = |more: Value| signed(&key, &header, &claims(more));
     let create = async |base: &str, token: &str| {
         let request = services.client.post(format!("{base}/api/v1/streams")).bearer_auth(token);
@@ -206,28 +254,10 @@ async fn what_was_never_signed_or_signed_as_something_else_is_401_everywhere() {
     let before = services.made().await;
 
     services.refuse("none", None, "token-missing").await;
-    services.refuse("expired", Some(&with(json!({"exp": now - 1}))), "token-expired").await;
-    services.refuse("expired long ago", Some(&with(json!({"exp": 1}))), "token-expired").await;
-    let wrong = [
-        ("not yet valid", with(json!({"nbf": now + 300}))),
-        ("another issuer", with(json!({"iss": "another"}))),
-        ("no issuer", without("iss")),
-        ("another audience", with(json!({"aud": "another"}))),
-        ("a list of audiences", with(json!({"aud": ["another"]}))),
-        ("no audience", without("aud")),
-        ("exp as a string", with(json!({"exp": (now + 600).to_string()}))),
-        ("exp that is null", with(json!({"exp": null}))),
-        ("no exp", without("exp")),
-        ("nbf as a string", with(json!({"nbf": "0"}))),
-        ("no session", without("sid")),
-        ("no user", without("sub")),
-        ("another role", with(json!({"role": "Root"}))),
-        (
-            "another algorithm in the header",
-            signed(&key, &json!({"alg": "HS256", "typ": "JWT", "kid": KID}), &claims(json!({}))),
-        ),
-    ];
-    for (what, token) in wrong.into_iter().chain(forged(key.verifying_key().as_bytes(), KID, &claims(json!({})))) {
+    for (what, token, code) in misstated(&key, KID, &claims(json!({})), now) {
+        services.refuse(what, Some(&token), code).await;
+    }
+    for (what, token) in forged(key.verifying_key().as_bytes(), KID, &claims(json!({}))) {
         services.refuse(what, Some(&token), "token-invalid").await;
     }
     let session = SessionId::new();
@@ -264,6 +294,16 @@ async fn what_others_make_of_a_real_token_is_401_everywhere() {
     }
     let before = services.made().await;
 
+    let key = key_of_auth(&services.database, &kid).await;
+    let now = claims["iat"].as_i64().unwrap();
+    let header = json!({"alg": "EdDSA", "typ": "JWT", "kid": kid});
+    // So the tokens below are wrong in nothing but what they say.
+    let again = signed(&key, &header, &claims);
+    let me = services.client.get(format!("{}/api/v1/auth/me", services.auth.url)).bearer_auth(again).send().await;
+    assert_eq!(me.unwrap().status(), 200);
+    for (what, token, code) in misstated(&key, &kid, &claims, now) {
+        services.refuse(what, Some(&token), code).await;
+    }
     for (what, token) in forged(&public, &kid, &claims) {
         services.refuse(what, Some(&token), "token-invalid").await;
     }

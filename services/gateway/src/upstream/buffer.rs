@@ -1,6 +1,6 @@
 //! Read and write buffers that the exchanges of one worker thread take in turn.
 //!
-//! An exchange holds a buffer only while it has bytes in hand, so that thousands of idle WebSockets cost none.
+//! An exchange holds a buffer only while it has bytes in hand, so that thousands of idle event streams cost none.
 
 use std::cell::RefCell;
 
@@ -18,7 +18,7 @@ thread_local! {
 }
 
 /// An empty buffer with room for [`SMALL`] bytes.
-pub(crate) fn take() -> BytesMut {
+pub(super) fn take() -> BytesMut {
     let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
     // A spare one may have been split: this joins its parts again, or allocates if somebody still reads them.
     buffer.reserve(SMALL);
@@ -26,7 +26,7 @@ pub(crate) fn take() -> BytesMut {
 }
 
 /// Hand a buffer back, whatever is in it.
-pub(crate) fn give_back(mut buffer: BytesMut) {
+pub(super) fn give_back(mut buffer: BytesMut) {
     buffer.clear();
     // What grew for a large body is freed rather than kept by a worker that may never need it again.
     if buffer.capacity() > SMALL {

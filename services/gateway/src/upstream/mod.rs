@@ -28,7 +28,7 @@
 
 mod address;
 mod breaker;
-pub(crate) mod buffer;
+mod buffer;
 mod connection;
 mod error;
 mod exchange;

@@ -1,6 +1,7 @@
 //! A request as it goes to the upstream.
 
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
@@ -83,6 +84,22 @@ impl RequestBuilder {
         let _ = write!(self.head, ": {value}\r\n");
     }
 
+    /// The same for an address.
+    pub fn header_of_address(&mut self, name: &str, address: IpAddr) {
+        let IpAddr::V4(address) = address else {
+            return self.header_of(name, &address);
+        };
+        self.head.put_slice(name.as_bytes());
+        self.head.put_slice(b": ");
+        // Formatting it costs several times as much.
+        for (place, octet) in address.octets().into_iter().enumerate() {
+            let digits = [octet / 100, octet / 10 % 10, octet % 10].map(|digit| b'0' + digit);
+            let from = usize::from(octet < 100) + usize::from(octet < 10);
+            self.head.put_slice(&digits[from..]);
+            self.head.put_slice(if place < 3 { b"." } else { b"\r\n" });
+        }
+    }
+
     /// Ends the head, and says how the body goes.
     #[must_use]
     pub fn body(mut self, framing: RequestFraming, payload: Payload) -> Request {
@@ -105,6 +122,20 @@ impl RequestBuilder {
             is_idempotent: self.is_idempotent,
             answer_within: None,
             instance: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_written_as_everywhere() {
+        for text in ["0.0.0.0", "127.0.0.1", "10.20.99.100", "255.255.255.255", "9.19.109.199", "2001:db8::1"] {
+            let mut request = RequestBuilder::new(&Method::GET, "/", None, "a");
+            request.header_of_address("b", text.parse().unwrap());
+            assert!(request.head.ends_with(format!("\r\nb: {text}\r\n").as_bytes()), "{:?}", request.head);
         }
     }
 }

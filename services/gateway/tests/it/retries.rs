@@ -26,6 +26,8 @@ struct Fickle {
 struct Log {
     /// How often the request with each number was done.
     done: Vec<AtomicU8>,
+    /// How many connections were opened.
+    opened: AtomicUsize,
     /// How often a connection was closed between requests.
     closed: AtomicUsize,
     /// Until this is set, it keeps every connection.
@@ -54,13 +56,19 @@ impl Fickle {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let done = std::iter::repeat_with(AtomicU8::default).take(requests).collect();
-        let log = Arc::new(Log { done, closed: AtomicUsize::new(0), is_fickle: is_fickle.into() });
+        let log = Arc::new(Log {
+            done,
+            opened: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
+            is_fickle: is_fickle.into(),
+        });
         let shared = Arc::clone(&log);
         // It ends with the test's process.
         std::thread::spawn(move || {
             rt::System::new().block_on(async move {
                 let listener = TcpListener::from_std(listener).unwrap();
                 while let Ok((stream, _)) = listener.accept().await {
+                    shared.opened.fetch_add(1, Ordering::Relaxed);
                     rt::spawn(serve(stream, Arc::clone(&shared)));
                 }
             });
@@ -179,12 +187,18 @@ async fn of_many_posts_to_a_server_that_closes_at_any_moment_none_fails_and_none
 async fn posts_to_a_server_that_was_trusted_and_begins_to_close_at_any_moment_are_not_done_twice() {
     const CLIENTS: usize = 20;
     const EACH: usize = 100;
-    let server = Fickle::start(CLIENTS * EACH + 2, false);
+    const BEFORE: usize = 100_000;
+    let server = Fickle::start(CLIENTS * EACH + BEFORE, false);
     let gateway = TestGateway::before(server.address).await;
-    // Two connections, of which the first is then seen to have been kept for long enough.
-    post_all(&gateway, CLIENTS * EACH..CLIENTS * EACH + 1).await;
-    tokio::time::sleep(Duration::from_millis(1100)).await;
-    post_all(&gateway, CLIENTS * EACH + 1..CLIENTS * EACH + 2).await;
+    // Each gets a connection of its own, until the first is seen to have been kept for long enough.
+    let opened = || server.log.opened.load(Ordering::Relaxed);
+    let trusted = async |number| {
+        let before = opened();
+        post_all(&gateway, number..number + 1).await;
+        opened() == before
+    };
+    let mut numbers = CLIENTS * EACH..CLIENTS * EACH + BEFORE;
+    while !trusted(numbers.next().expect("it is never trusted")).await {}
 
     server.log.is_fickle.store(true, Ordering::Relaxed);
     let clients = (0..CLIENTS).map(|client| post_all(&gateway, client * EACH..(client + 1) * EACH));

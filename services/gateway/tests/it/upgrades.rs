@@ -1,10 +1,12 @@
 //! WebSockets pass through as bytes, both ways.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, rt, web};
 use actix_ws::Message;
+use tokio::sync::Notify;
 
 use crate::support::{Notebook, Peer, Stub, TestGateway};
 
@@ -157,13 +159,22 @@ async fn either_side_can_end_an_upgraded_connection() {
 
 #[actix_web::test]
 async fn an_upgraded_connection_may_be_silent() {
-    let upstream = Stub::new(async |mut peer: Peer, _| {
-        peer.read_head().await.unwrap();
-        peer.write(SWITCH).await;
-        tokio::time::sleep(10 * PATIENCE).await;
-        peer.write("from the server").await;
-        let answer = peer.read_exact(15).await.unwrap();
-        peer.write(answer).await;
+    let is_over = Rc::new(Notify::new());
+    let silence = Rc::clone(&is_over);
+    let upstream = Stub::new(move |mut peer: Peer, _| {
+        let silence = Rc::clone(&silence);
+        async move {
+            let head = peer.read_head().await.unwrap();
+            if !head.contains("upgrade: websocket") {
+                peer.read_to_end().await;
+                return;
+            }
+            peer.write(SWITCH).await;
+            silence.notified().await;
+            peer.write("from the server").await;
+            let answer = peer.read_exact(15).await.unwrap();
+            peer.write(answer).await;
+        }
     })
     .await;
     let at = format!("http://{}", upstream.address);
@@ -173,6 +184,12 @@ async fn an_upgraded_connection_may_be_silent() {
     let mut client = gateway.connect().await;
     client.write(HANDSHAKE).await;
     client.read_head().await.unwrap();
+    // Whoever pauses in a body is told so, and has waited for longer than that with the second.
+    for _ in 0..2 {
+        let request = "POST /webhook/stream-event HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na";
+        assert_eq!(gateway.ask(request).await.status, 408);
+    }
+    is_over.notify_one();
 
     assert_eq!(client.read_exact(15).await.unwrap(), b"from the server");
     client.write("from the client").await;

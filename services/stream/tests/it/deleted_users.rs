@@ -44,7 +44,7 @@ async fn the_streams_of_a_deleted_user_end_and_are_deleted_and_those_of_others_s
     assert_eq!(service.status(&other).await, "live");
     let events = service.events(&tail, 3).await;
     let end = events.iter().find(|event| event["name"] == "stream.live.ended.v1").unwrap();
-    assert_eq!((&end["data"]["stream_id"], &end["data"]["reason"]), (&json!(live.id), &json!("stopped_by_owner")));
+    assert_eq!((&end["data"]["stream_id"], &end["data"]["reason"]), (&json!(live.id), &json!("deleted")));
     let list: Value = service.get("/api/v1/streams").send().await.unwrap().json().await.unwrap();
     assert_eq!((&list["total"], &list["items"][0]["id"]), (&json!(1), &json!(other.id)));
 }

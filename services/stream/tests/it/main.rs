@@ -8,5 +8,6 @@ mod deleted_users;
 mod faults;
 mod media_servers;
 mod news;
+mod reconnects;
 mod streams;
 mod support;

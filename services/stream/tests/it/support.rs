@@ -49,6 +49,9 @@ impl TestStream {
             ("STREAM_LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
             ("WEBHOOK_SECRET", SECRET.to_owned()),
+            // An end is told at once, and nobody has to stay away, where a test does not say otherwise.
+            ("RECONNECT_GRACE", "0s".to_owned()),
+            ("PUBLISH_HOLD", "0s".to_owned()),
         ];
         all.extend(settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let program = Program::start(PROGRAM, &[], &all).await;
