@@ -150,11 +150,6 @@ pub(crate) async fn settle(app: &App, reports: &[Report], mode: Mode) -> Result<
     Ok(result?.0)
 }
 
-<<<<<<< HEAD
-/// Something happens to streams otherwise than by a call: an order, or silence. Returns what came of it, for each stream
-/// that exists.
-pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<Vec<Outcome>, StreamError> {
-=======
 /// The same, in a transaction of the caller's, who ends it with [`Effects::tell`].
 pub(crate) async fn settle_within(
     conn: &mut AsyncPgConnection,
@@ -187,9 +182,9 @@ pub(crate) async fn settle_within(
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// Something happens to streams otherwise than by a call: an order, or silence.
-pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<(), StreamError> {
->>>>>>> streams
+/// Something happens to streams otherwise than by a call: an order, or silence. Returns what came of it, for each stream
+/// that exists.
+pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<Vec<Outcome>, StreamError> {
     let mut conn = app.pool.get().await?;
     let result = conn
         .transaction(async |conn| {
