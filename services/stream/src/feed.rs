@@ -352,3 +352,59 @@ impl Reader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(id: i64) -> Told {
+        Told { id, kind: "live".to_owned(), stream_id: 7, data: json!({"title": "one\ntwo"}) }
+    }
+
+    fn feed(head: i64) -> Feed {
+        let recent = Mutex::new(Recent { floor: head, head, lines: VecDeque::new() });
+        Feed { recent, lines: broadcast::Sender::new(MOST_BEHIND) }
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_data() {
+        let line = Line::from(told(3));
+        assert_eq!(line.text, "id: 3\nevent: live\ndata: {\"title\":\"one\\ntwo\"}\n\n");
+    }
+
+    #[test]
+    fn who_comes_back_gets_exactly_what_it_has_missed_as_long_as_that_is_kept() {
+        let feed = feed(10);
+        feed.add((11..=15).map(told).collect());
+
+        let ids = |after| {
+            let (kept, _) = feed.subscribe_after(after)?;
+            Some(kept.iter().map(|line| line.id).collect::<Vec<_>>())
+        };
+        assert_eq!(ids(10), Some(vec![11, 12, 13, 14, 15]));
+        assert_eq!(ids(13), Some(vec![14, 15]));
+        assert_eq!(ids(15), Some(vec![]));
+        assert_eq!((ids(9), ids(16)), (None, None), "that is for the database to say");
+    }
+
+    #[test]
+    fn only_the_last_are_kept() {
+        let feed = feed(0);
+        let most = i64::try_from(KEPT).unwrap();
+        feed.add((1..=most + 5).map(told).collect());
+
+        assert!(feed.subscribe_after(4).is_none());
+        assert_eq!(feed.subscribe_after(5).unwrap().0.len(), KEPT);
+    }
+
+    #[test]
+    fn a_reader_that_is_too_slow_is_not_waited_for() {
+        let feed = feed(0);
+        let (_, mut lines) = feed.subscribe_after(0).unwrap();
+        feed.add((1..=i64::try_from(MOST_BEHIND).unwrap() + 1).map(told).collect());
+
+        assert!(matches!(lines.try_recv(), Err(broadcast::error::TryRecvError::Lagged(1))));
+    }
+}

@@ -9,6 +9,7 @@ mod embedded;
 mod house;
 mod instances;
 mod main_job;
+mod news;
 mod outages;
 mod own_programs;
 mod readme;

@@ -36,6 +36,7 @@ impl Studio {
             ("HLS_ORIGIN_URL", format!("http://127.0.0.1:{}", media.hls_port)),
             ("MEDIA_SERVERS", media.control()),
             ("MEDIA_POLL_EVERY", "500ms".to_owned()),
+            ("RECONNECT_GRACE", "30s".to_owned()),
         ];
         settings.extend(more.iter().map(|(name, value)| (*name, (*value).to_owned())));
         let borrowed: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
