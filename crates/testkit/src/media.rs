@@ -15,6 +15,8 @@ pub struct MediaServer {
     pub hls_port: u16,
     hook_port: u16,
     control_port: u16,
+    /// How often it reports an encoder that publishes: `1s`. To be changed before it is started.
+    pub heartbeat: &'static str,
     webhook_url: String,
     secret: String,
 }
@@ -29,6 +31,7 @@ impl MediaServer {
             hls_port: free_port(),
             hook_port: free_port(),
             control_port: free_port(),
+            heartbeat: "1s",
             webhook_url: webhook_url.to_owned(),
             secret: secret.to_owned(),
         }
@@ -75,7 +78,7 @@ impl MediaServer {
             .env("WEBHOOK_URL", &self.webhook_url)
             .env("WEBHOOK_SECRET", &self.secret)
             .env("MEDIA_SERVER_ID", "test")
-            .env("HEARTBEAT", "1s")
+            .env("HEARTBEAT", self.heartbeat)
             .output()
             .expect("bash is there");
         assert!(output.status.success(), "media {verb}: {}", String::from_utf8_lossy(&output.stderr));

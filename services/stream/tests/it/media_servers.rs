@@ -25,8 +25,13 @@ struct Studio {
 
 impl Studio {
     async fn open(more: &[(&'static str, &str)]) -> Self {
+        Self::open_with("1s", more).await
+    }
+
+    async fn open_with(heartbeat: &'static str, more: &[(&'static str, &str)]) -> Self {
         let listen = format!("127.0.0.1:{}", free_port());
-        let media = MediaServer::new(&format!("http://{listen}/api/v1/webhook/stream-event"), SECRET);
+        let mut media = MediaServer::new(&format!("http://{listen}/api/v1/webhook/stream-event"), SECRET);
+        media.heartbeat = heartbeat;
         media.start();
         let mut settings = vec![
             ("STREAM_LISTEN", listen),
@@ -193,6 +198,22 @@ async fn an_encoder_whose_key_was_revoked_is_gone_within_seconds_and_the_new_key
 }
 
 #[tokio::test]
+async fn an_encoder_whose_broadcast_was_ended_is_disconnected_by_order_and_nobody_else_is() {
+    // It is not by the answer to a heartbeat.
+    let studio = Studio::open_with("10m", &[]).await;
+    let other = studio.stream.made(&studio.ana).await;
+    let mut other = Encoder::publish(&studio.ingest().replace(&studio.made.key, &other.key));
+    let (mut encoder, _) = studio.live().await;
+
+    let body = json!({"status": "ended"});
+    assert_eq!(studio.stream.put(studio.made.id, &studio.ana, &body).send().await.unwrap().status(), 200);
+
+    eventually("the encoder is disconnected", async || (!encoder.is_publishing()).then_some(())).await;
+    assert!(other.is_publishing());
+    assert!(!studio.stream.program.output().contains(&studio.made.key), "and no key is logged");
+}
+
+#[tokio::test]
 async fn a_second_publisher_is_refused_and_viewers_are_counted_and_end_nothing() {
     let studio = Studio::open(&[]).await;
     let (mut encoder, live) = studio.live().await;
@@ -309,9 +330,9 @@ async fn callbacks_that_are_repeated_three_hours_late_change_nothing() {
 
 #[tokio::test]
 async fn an_srs_that_shows_an_encoder_keeps_it_on_air_and_is_told_to_disconnect_one_that_was_ended() {
-    let srs = Srs::start().await;
+    let srs = Fake::start(srs_answer).await;
     let settings = [
-        ("MEDIA_SERVERS", srs.setting()),
+        ("MEDIA_SERVERS", srs.setting("srs")),
         ("MEDIA_POLL_EVERY", "300ms".to_owned()),
         ("BROADCAST_STALE_AFTER", "2s".to_owned()),
         ("PUBLISH_HOLD", "0s".to_owned()),
@@ -343,6 +364,29 @@ async fn an_srs_that_shows_an_encoder_keeps_it_on_air_and_is_told_to_disconnect_
     assert!(!log.contains("s3cret") && !log.contains(&made.key), "{log}");
 }
 
+#[tokio::test]
+async fn a_mediamtx_that_shows_an_encoder_keeps_it_on_air_and_is_told_to_disconnect_one_that_was_ended() {
+    let mediamtx = Fake::start(mediamtx_answer).await;
+    let settings = [
+        ("MEDIA_SERVERS", mediamtx.setting("mediamtx")),
+        ("MEDIA_POLL_EVERY", "300ms".to_owned()),
+        ("BROADCAST_STALE_AFTER", "2s".to_owned()),
+        ("PUBLISH_HOLD", "0s".to_owned()),
+    ];
+    let stream = TestStream::with(&settings.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
+    let ana = stream.user("Ana");
+    let made = stream.made(&ana).await;
+    let id = uuid::Uuid::new_v4().to_string();
+    mediamtx.show(&[&id]);
+    stream.callback("publish", &made.key, &id).await;
+
+    mediamtx.until_asked(20).await;
+    assert_eq!(stream.status(&made).await, "live");
+    stream.put(made.id, &ana, &json!({"status": "ended"})).send().await.unwrap();
+
+    eventually("MediaMTX was told", async || mediamtx.deleted().contains(&id).then_some(())).await;
+}
+
 impl Studio {
     async fn callback(&self, form: &str) -> u16 {
         let request = self.stream.post("/api/v1/webhook/stream-event");
@@ -365,24 +409,27 @@ fn recordings(media: &MediaServer) -> Vec<String> {
     files.map(|file| file.unwrap().path().display().to_string()).collect()
 }
 
-/// A server that answers as SRS's HTTP API does, to who has its password.
-struct Srs {
+/// A server that answers as the HTTP API of a media server does, to who has its password.
+struct Fake {
     port: u16,
-    state: Arc<Mutex<SrsState>>,
+    state: Arc<Mutex<State>>,
 }
 
+/// What it answers to a request of this first line.
+type Answer = fn(&mut State, &str) -> String;
+
 #[derive(Default)]
-struct SrsState {
+struct State {
     clients: Vec<String>,
     deleted: Vec<String>,
     asked: usize,
 }
 
-impl Srs {
-    async fn start() -> Self {
+impl Fake {
+    async fn start(answer: Answer) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(Mutex::new(SrsState::default()));
+        let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
         tokio::task::spawn(async move {
             while let Ok((mut socket, _)) = listener.accept().await {
@@ -394,7 +441,12 @@ impl Srs {
                             return;
                         }
                     }
-                    let (status, body) = answer(&state, &String::from_utf8_lossy(&request));
+                    let request = String::from_utf8_lossy(&request).into_owned();
+                    // ops:s3cret
+                    let (status, body) = match request.contains("Basic b3BzOnMzY3JldA==") {
+                        true => ("200 OK", answer(&mut state.lock().unwrap(), request.lines().next().unwrap())),
+                        false => ("401 Unauthorized", String::new()),
+                    };
                     let head =
                         format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
                     let _ = socket.write_all(format!("{head}{body}").as_bytes()).await; // It may have left.
@@ -404,8 +456,8 @@ impl Srs {
         Self { port, state }
     }
 
-    fn setting(&self) -> String {
-        format!("m1=srs+http://ops:s3cret@127.0.0.1:{}", self.port)
+    fn setting(&self, kind: &str) -> String {
+        format!("m1={kind}+http://ops:s3cret@127.0.0.1:{}", self.port)
     }
 
     fn show(&self, clients: &[&str]) {
@@ -419,24 +471,34 @@ impl Srs {
     /// Waits until it was asked so many times more.
     async fn until_asked(&self, times: usize) {
         let before = self.state.lock().unwrap().asked;
-        eventually("SRS is asked", async || (self.state.lock().unwrap().asked >= before + times).then_some(())).await;
+        eventually("it is asked", async || (self.state.lock().unwrap().asked >= before + times).then_some(())).await;
     }
 }
 
-fn answer(state: &Mutex<SrsState>, request: &str) -> (&'static str, String) {
-    // ops:s3cret
-    if !request.to_lowercase().contains("authorization: basic b3bzonmzy3jlda==") {
-        return ("401 Unauthorized", String::new());
-    }
-    let mut state = state.lock().unwrap();
-    let line = request.lines().next().unwrap();
+fn srs_answer(state: &mut State, line: &str) -> String {
     if let Some(id) = line.strip_prefix("DELETE /api/v1/clients/").and_then(|rest| rest.split(' ').next()) {
         state.deleted.push(id.to_owned());
-        return ("200 OK", r#"{"code":0,"server":"vid-1"}"#.to_owned());
+        return r#"{"code":0,"server":"vid-1"}"#.to_owned();
     }
     assert!(line.starts_with("GET /api/v1/clients/?start=0&count="), "{line}");
     state.asked += 1;
     let clients: Vec<Value> =
         state.clients.iter().map(|id| json!({"id": id, "type": "fmle-publish", "publish": true})).collect();
-    ("200 OK", json!({"code": 0, "server": "vid-1", "pid": "9", "clients": clients}).to_string())
+    json!({"code": 0, "server": "vid-1", "pid": "9", "clients": clients}).to_string()
+}
+
+/// A page for each path.
+fn mediamtx_answer(state: &mut State, line: &str) -> String {
+    if let Some(id) = line.strip_prefix("POST /v3/rtmpconns/kick/").and_then(|rest| rest.split(' ').next()) {
+        state.deleted.push(id.to_owned());
+        return r#"{"status":"ok"}"#.to_owned();
+    }
+    let rest = line.strip_prefix("GET /v3/paths/list?itemsPerPage=1000&page=").unwrap();
+    let page: usize = rest.split(' ').next().unwrap().parse().unwrap();
+    state.asked += 1;
+    let mut pages = vec![json!({"name": "camera", "source": {"type": "rtspSource", "id": ""}, "readers": []})];
+    pages.extend(state.clients.iter().map(|id| {
+        json!({"name": "x", "ready": true, "source": {"type": "rtmpConn", "id": id}, "readers": [{"type": "hidden", "id": ""}]})
+    }));
+    json!({"itemCount": pages.len(), "pageCount": pages.len(), "items": [pages[page]]}).to_string()
 }

@@ -54,11 +54,33 @@ impl News {
                     return Some(Event { id: field("id: ").unwrap(), kind, data });
                 }
             }
-            let piece = timeout(PATIENCE, self.pieces.next()).await.expect("something is told in time")?.ok()?;
-            let piece = std::str::from_utf8(&piece).unwrap();
-            self.text.push_str(piece);
-            self.all.push_str(piece);
+            if !self.read().await {
+                return None;
+            }
         }
+    }
+
+    /// The next block with a line that begins like this.
+    async fn block_with(&mut self, begin: &str) -> String {
+        loop {
+            while let Some(end) = self.text.find("\n\n") {
+                let block: String = self.text.drain(..end + 2).collect();
+                if block.lines().any(|line| line.starts_with(begin)) {
+                    return block;
+                }
+            }
+            assert!(self.read().await, "the answer goes on");
+        }
+    }
+
+    /// Reads on; `false` when the answer has ended.
+    async fn read(&mut self) -> bool {
+        let piece = timeout(PATIENCE, self.pieces.next()).await.expect("something is told in time");
+        let Some(Ok(piece)) = piece else { return false };
+        let piece = std::str::from_utf8(&piece).unwrap();
+        self.text.push_str(piece);
+        self.all.push_str(piece);
+        true
     }
 
     async fn next(&mut self) -> Event {
@@ -240,6 +262,21 @@ async fn a_reader_picks_streams_out() {
     let many = (1..=101).map(|id| id.to_string()).collect::<Vec<_>>().join(",");
     let answer = stream.get(&format!("/api/v1/streams/events?stream={many}")).send().await.unwrap();
     problem(answer, 422, "invalid-fields").await;
+}
+
+#[tokio::test]
+async fn a_reader_to_whom_nothing_happens_hears_that_and_where_to_go_on() {
+    let stream = TestStream::with(&AT_ONCE).await;
+    let ana = stream.user("Ana");
+    let (one, other) = (stream.made(&ana).await, stream.made(&ana).await);
+    let mut all = stream.news("", None).await;
+    let mut quiet = stream.news(&format!("?stream={}", other.id), None).await;
+    stream.callback("publish", &one.key, "1").await;
+    let live = all.next().await;
+
+    let beat = quiet.block_with(": ").await;
+
+    assert!(beat.starts_with(&format!("id: {}\n", live.id)), "{beat}");
 }
 
 #[tokio::test]
