@@ -72,6 +72,9 @@ struct Recent {
     lines: VecDeque<Arc<Line>>,
 }
 
+/// What a reader has missed, and what comes.
+type Subscription = (Vec<Arc<Line>>, broadcast::Receiver<Arc<Line>>);
+
 impl Feed {
     /// The feed from now on.
     pub(crate) async fn open(pool: &Pool) -> anyhow::Result<Self> {
@@ -81,7 +84,7 @@ impl Feed {
     }
 
     /// What comes, and before it what is kept of what came after `id`; `None` if that is not kept.
-    fn subscribe_after(&self, id: i64) -> Option<(Vec<Arc<Line>>, broadcast::Receiver<Arc<Line>>)> {
+    fn subscribe_after(&self, id: i64) -> Option<Subscription> {
         // Under one lock, so that nothing is in neither or in both.
         let recent = self.lock();
         (recent.floor..=recent.head).contains(&id).then(|| {
@@ -268,7 +271,7 @@ impl Reader {
                         self.stage = Stage::Following { kept: kept.into(), lines };
                         continue;
                     }
-                    let page = self.from_database(async |conn, id| feed::after(conn, id, PAGE).await).await;
+                    let page = self.ask_database(async |conn, id| feed::after(conn, id, PAGE).await).await;
                     if page.is_empty() {
                         // What it was told by another instance has not been heard of here yet.
                         tokio::time::sleep(RETRY_AFTER).await;
@@ -326,7 +329,7 @@ impl Reader {
             self.stage = Stage::Following { kept: kept.into(), lines };
             return None;
         }
-        let is_whole = self.from_database(async |conn, id| feed::is_whole_after(conn, id).await).await;
+        let is_whole = self.ask_database(async |conn, id| feed::is_whole_after(conn, id).await).await;
         if is_whole {
             self.stage = Stage::CatchingUp;
             return None;
@@ -341,7 +344,7 @@ impl Reader {
     }
 
     /// Asks the database, for as long as it takes.
-    async fn from_database<T>(&self, ask: impl AsyncFn(&mut AsyncPgConnection, i64) -> diesel::QueryResult<T>) -> T {
+    async fn ask_database<T>(&self, ask: impl AsyncFn(&mut AsyncPgConnection, i64) -> diesel::QueryResult<T>) -> T {
         loop {
             if let Ok(mut conn) = self.app.pool.get().await
                 && let Ok(found) = ask(&mut conn, self.position).await

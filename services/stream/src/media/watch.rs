@@ -98,7 +98,8 @@ impl Memory {
         let players = players::all_at(&mut *connection(app).await?, &server.name).await?;
         let seen = app.media.look(server).await?;
 
-        let on_air = situations::find_on_air(&mut *connection(app).await?, &[server.name.clone()], None).await?;
+        let on_air =
+            situations::find_on_air(&mut *connection(app).await?, std::slice::from_ref(&server.name), None).await?;
         let (there, missing): (Vec<_>, Vec<_>) = on_air.into_iter().partition(|one| seen.publishes(&one.encoder));
         if !there.is_empty() {
             let ids: Vec<i64> = there.iter().map(|one| one.id.0).collect();

@@ -83,7 +83,8 @@ pub(crate) async fn find(
     conn: &mut AsyncPgConnection,
     stream_id: StreamId,
 ) -> QueryResult<Option<(Vec<u8>, DateTime<Utc>)>> {
-    let found: Option<(Option<Vec<u8>>, Option<DateTime<Utc>>)> = thumbnails::table
+    type Row = (Option<Vec<u8>>, Option<DateTime<Utc>>);
+    let found: Option<Row> = thumbnails::table
         .find(stream_id.0)
         .select((thumbnails::jpeg, thumbnails::taken_at))
         .first(conn)

@@ -1,12 +1,12 @@
 //! Media servers that are asked and ordered: nginx-rtmp with real encoders, and a server that speaks as SRS does.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use testkit::media::{self, Encoder, MediaServer};
 use testkit::{Program, eventually, free_port};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio_postgres::NoTls;
 
 use crate::support::{Made, PROGRAM, TestStream, User, problem};
@@ -330,7 +330,7 @@ async fn callbacks_that_are_repeated_three_hours_late_change_nothing() {
 
 #[tokio::test]
 async fn an_srs_that_shows_an_encoder_keeps_it_on_air_and_is_told_to_disconnect_one_that_was_ended() {
-    let srs = Fake::start(srs_answer).await;
+    let srs = Fake::start(srs_answer);
     let settings = [
         ("MEDIA_SERVERS", srs.setting("srs")),
         ("MEDIA_POLL_EVERY", "300ms".to_owned()),
@@ -366,7 +366,7 @@ async fn an_srs_that_shows_an_encoder_keeps_it_on_air_and_is_told_to_disconnect_
 
 #[tokio::test]
 async fn a_mediamtx_that_shows_an_encoder_keeps_it_on_air_and_is_told_to_disconnect_one_that_was_ended() {
-    let mediamtx = Fake::start(mediamtx_answer).await;
+    let mediamtx = Fake::start(mediamtx_answer);
     let settings = [
         ("MEDIA_SERVERS", mediamtx.setting("mediamtx")),
         ("MEDIA_POLL_EVERY", "300ms".to_owned()),
@@ -426,31 +426,24 @@ struct State {
 }
 
 impl Fake {
-    async fn start(answer: Answer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    fn start(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(Mutex::new(State::default()));
         let shared = Arc::clone(&state);
-        tokio::task::spawn(async move {
-            while let Ok((mut socket, _)) = listener.accept().await {
-                let state = Arc::clone(&shared);
-                tokio::task::spawn(async move {
-                    let mut request = Vec::new();
-                    while !request.ends_with(b"\r\n\r\n") {
-                        if socket.read_buf(&mut request).await.unwrap_or_default() == 0 {
-                            return;
-                        }
-                    }
-                    let request = String::from_utf8_lossy(&request).into_owned();
-                    // ops:s3cret
-                    let (status, body) = match request.contains("Basic b3BzOnMzY3JldA==") {
-                        true => ("200 OK", answer(&mut state.lock().unwrap(), request.lines().next().unwrap())),
-                        false => ("401 Unauthorized", String::new()),
-                    };
-                    let head =
-                        format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-                    let _ = socket.write_all(format!("{head}{body}").as_bytes()).await; // It may have left.
-                });
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                let mut lines = BufReader::new(socket.try_clone().unwrap()).lines().map_while(Result::ok);
+                let head: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+                // ops:s3cret
+                let (status, body) = match head.iter().any(|line| line.contains("Basic b3BzOnMzY3JldA==")) {
+                    true => ("200 OK", answer(&mut shared.lock().unwrap(), &head[0])),
+                    false => ("401 Unauthorized", String::new()),
+                };
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                let _ = socket.write_all(format!("{head}{body}").as_bytes()); // It may have left.
             }
         });
         Self { port, state }
