@@ -188,6 +188,24 @@ pub const ROUTES: &[Route] = &[
         ..ROUTE
     },
     Route {
+        paths: &["/api/v1/streams/events", "/api/streams/events", "/streams/events"],
+        service: Service::Stream,
+        methods: Methods::Read,
+        access: Access::Public,
+        purpose: "What happens on streams, as it happens (server-sent events)",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/streams/{id}/thumbnail", "/api/streams/{id}/thumbnail", "/streams/{id}/thumbnail"],
+        service: Service::Stream,
+        methods: Methods::Read,
+        access: Access::Public,
+        limits: Limits::None,
+        is_embeddable: true,
+        purpose: "The picture of a stream",
+        ..ROUTE
+    },
+    Route {
         paths: &["/api/v1/streams/{id}", "/api/streams/{id}", "/streams/{id}"],
         service: Service::Stream,
         access: Access::PublicToRead,

@@ -183,19 +183,20 @@ pub(crate) async fn settle_within(
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// Something happens to streams otherwise than by a call: an order, or silence.
-pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<(), StreamError> {
+/// Something happens to streams otherwise than by a call: an order, or silence. Returns what came of it, for each stream
+/// that exists.
+pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<Vec<Outcome>, StreamError> {
     let mut conn = app.pool.get().await?;
     let result = conn
         .transaction(async |conn| {
             let mut effects = Effects::new(app.clock.now(), app.config.rules());
-            happen_within(conn, &mut effects, all).await?;
+            let outcomes = happen_within(conn, &mut effects, all).await?;
             effects.tell(conn).await?;
-            Ok::<_, StreamError>(((), effects.changed))
+            Ok::<_, StreamError>((outcomes, effects.changed))
         })
         .await;
     forget_changed(app, &result).await;
-    result.map(|_| ())
+    Ok(result?.0)
 }
 
 /// The same, in a transaction of the caller's, who ends it with [`Effects::tell`].
@@ -203,15 +204,18 @@ pub(crate) async fn happen_within(
     conn: &mut AsyncPgConnection,
     effects: &mut Effects,
     all: &[(StreamId, Happening)],
-) -> Result<(), StreamError> {
+) -> Result<Vec<Outcome>, StreamError> {
     let ids: Vec<i64> = all.iter().map(|(id, _)| id.0).collect();
     let streams = situations::lock(conn, &[], &[], &ids).await?;
     let asked = all.iter().filter_map(|(id, happening)| {
         let stream = streams.iter().find(|stream| stream.id == *id)?.clone();
-        Some(Asked { stream, key_id: None, caller: None, to_do: ToDo::Decide(happening.clone()) })
+        let caller = match happening {
+            Happening::Heartbeat { caller, .. } => Some(caller.clone()),
+            _ => None,
+        };
+        Some(Asked { stream, key_id: None, caller, to_do: ToDo::Decide(happening.clone()) })
     });
-    round(conn, effects, asked.collect(), Mode::ForGood).await?;
-    Ok(())
+    round(conn, effects, asked.collect(), Mode::ForGood).await
 }
 
 /// Cached answers that are wrong now are dropped.

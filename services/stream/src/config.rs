@@ -3,12 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use chassis::env::Value;
+use chassis::env::{Origins, Value};
 use chassis::{ConfigError, Core, Env, Stage, secrets};
 use common::Secret;
 use ipnet::IpNet;
 
 use crate::machine::Rules;
+use crate::media::Addresses;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -42,6 +43,18 @@ pub struct Config {
     pub viewers_flush_every: Duration,
     /// `SCHEDULED_SOON`: how long before its schedule it is told that a stream begins soon.
     pub scheduled_soon: Duration,
+    /// `MEDIA_SERVERS`: where media servers can be asked and ordered. Never printed.
+    pub(crate) media_servers: Addresses,
+    /// `MEDIA_POLL_EVERY`: how often each is asked.
+    pub media_poll_every: Duration,
+    /// `FEED_KEEP`: how long a reader of events can stay away and still go on.
+    pub feed_keep: Duration,
+    /// `HLS_ORIGIN_URL`: where playlists are, for taking pictures.
+    pub hls_origins: Origins,
+    /// `THUMBNAIL_EVERY`: how often a picture is taken of each live stream.
+    pub thumbnail_every: Duration,
+    /// `FFMPEG`: what takes it.
+    pub ffmpeg: String,
 }
 
 /// What is kept, and how long.
@@ -100,6 +113,12 @@ impl Config {
             viewer_counts_for: env.read("VIEWER_COUNTS_FOR", "60s", "How long a viewer over HLS counts after a beat that shows that it plays. It is told to beat three times as often.")?,
             viewers_flush_every: env.read("VIEWERS_FLUSH_EVERY", "5s", "How often the numbers of viewers over HLS are counted, written and told.")?,
             scheduled_soon: env.read("SCHEDULED_SOON", "10m", "How long before its schedule it is told that a public stream begins soon.")?,
+            media_servers: env.optional("MEDIA_SERVERS", "none: only what they call for is known", "The control interfaces of media servers, with the names under which they call: `m1=nginx-rtmp+http://127.0.0.1:8090,m2=srs+http://user:password@10.0.0.2:1985,m3=mediamtx+http://10.0.0.3:9997`. They are asked who is there, and told whom to disconnect.")?.unwrap_or_default(),
+            media_poll_every: env.read("MEDIA_POLL_EVERY", "5s", "How often each of `MEDIA_SERVERS` is asked who is there.")?,
+            feed_keep: env.read("FEED_KEEP", "1h", "How long a reader of `/streams/events` can stay away and still hear everything when it is back.")?,
+            hls_origins: env.read("HLS_ORIGIN_URL", "http://127.0.0.1:8088", "The media server's HTTP address, from which `/hls/…` is served. Several that serve the same: with commas between them, or a name with several addresses.")?,
+            thumbnail_every: env.read("THUMBNAIL_EVERY", "60s", "How often a picture is taken of each live stream.")?,
+            ffmpeg: env.read("FFMPEG", "ffmpeg", "The program that takes pictures of live streams; without it there are none.")?,
         })
     }
 }

@@ -48,6 +48,8 @@ common::problems! {
     NOTHING_TO_REPLAY = 409 "nothing-to-replay" "Nothing to replay";
     /// There is no user with this id, and so no channel.
     NO_SUCH_CHANNEL = 404 "no-such-channel" "No such channel";
+    /// No picture was taken of this stream yet: it was not live for long enough, or not at all.
+    NO_THUMBNAIL = 404 "no-thumbnail" "No thumbnail";
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -83,13 +85,12 @@ pub enum StreamError {
     NoSuchCall(i64),
     #[error("nothing followed from call {0}, so there is nothing to try again")]
     NothingToReplay(i64),
-    /// Named by its number or by its playback id.
-    #[error("there is no stream {0}")]
-    NotThere(String),
     #[error("the stream is off the air")]
     OffAir,
     #[error("there is no user {0}")]
     NoSuchChannel(UserId),
+    #[error("no picture was taken of this stream yet")]
+    NoThumbnail,
     #[error(transparent)]
     Invalid(#[from] Problem),
     #[error("the database failed")]
@@ -120,9 +121,9 @@ impl From<StreamError> for Problem {
             StreamError::NoCall(_) => kinds::BAD_REQUEST.say(&error),
             StreamError::NoSuchCall(_) => NO_SUCH_CALL.say(&error),
             StreamError::NothingToReplay(_) => NOTHING_TO_REPLAY.say(&error),
-            StreamError::NotThere(_) => NO_SUCH_STREAM.say(&error),
             StreamError::OffAir => NOT_LIVE.say(&error),
             StreamError::NoSuchChannel(_) => NO_SUCH_CHANNEL.say(&error),
+            StreamError::NoThumbnail => NO_THUMBNAIL.say(&error),
             StreamError::Invalid(problem) => problem,
             StreamError::Database(error) => db::query_problem(error),
             StreamError::Pool(error) => db::pool_problem(error),

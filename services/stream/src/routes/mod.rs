@@ -2,8 +2,10 @@
 
 mod broadcasts;
 mod keys;
+mod news;
 mod proof;
 mod streams;
+mod thumbnails;
 mod webhook;
 mod webhook_calls;
 
@@ -33,7 +35,8 @@ use utoipa::OpenApi;
         webhook_calls::list,
         webhook_calls::replay
     ),
-    paths(viewers::view, viewers::get, channels::follow, channels::unfollow, channels::get, channels::list)
+    paths(viewers::view, viewers::get, channels::follow, channels::unfollow, channels::get, channels::list),
+    paths(news::follow, thumbnails::get)
 )]
 pub struct ApiDoc;
 
@@ -42,6 +45,9 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         .service(
             web::resource("/api/v1/streams").route(web::post().to(streams::create)).route(web::get().to(streams::list)),
         )
+        // Before `{id}`, as the first that fits counts.
+        .service(web::resource("/api/v1/streams/events").route(web::get().to(news::follow)))
+        .service(web::resource("/api/v1/streams/{id}/thumbnail").route(web::get().to(thumbnails::get)))
         .service(
             web::resource("/api/v1/streams/{id}")
                 .route(web::put().to(streams::update))

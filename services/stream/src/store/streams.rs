@@ -10,6 +10,7 @@ use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::domain::{Description, Sort, Status, Stream, StreamName, Visibility, Wanted, Which};
+use crate::store::thumbnails::thumbnails;
 use crate::store::users::users;
 
 diesel::table! {
@@ -33,13 +34,6 @@ diesel::table! {
         thumbnail -> Nullable<Varchar>,
         created_at -> Timestamptz,
         updated_at -> Timestamptz,
-    }
-}
-
-diesel::table! {
-    thumbnails (stream_id) {
-        stream_id -> BigInt,
-        taken_at -> Nullable<Timestamptz>,
     }
 }
 

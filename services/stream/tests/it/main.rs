@@ -7,6 +7,8 @@ mod callbacks;
 mod deleted_users;
 mod dialects;
 mod faults;
+mod media_servers;
+mod news;
 mod reconnects;
 mod streams;
 mod support;

@@ -307,3 +307,21 @@ pub(crate) async fn sql(url: &str, text: &str) -> Vec<Vec<String>> {
     });
     rows.map(|row| (0..row.len()).map(|n| row.get(n).unwrap_or_default().to_owned()).collect()).collect()
 }
+
+impl TestStream {
+    /// The address of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// The folder of its files.
+    pub(crate) fn data(&self) -> String {
+        self._data.path().display().to_string()
+    }
+}
+
+impl User {
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+}
