@@ -37,6 +37,8 @@ const MOST_ANSWERS: usize = 10_000;
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// What an answer takes besides its body, in bytes.
 const OVERHEAD: usize = 256;
+/// A backplane that has not answered is not asked again for so long: whoever asks has waited for it once.
+const AWAY: Duration = Duration::from_millis(500);
 /// Whoever looks up generations takes no more questions than this with one look.
 const MOST_QUESTIONS: usize = 4096;
 
@@ -253,6 +255,7 @@ async fn look_up(
     mut asked: mpsc::UnboundedReceiver<Question>,
     shutdown: CancellationToken,
 ) {
+    let mut away_until = Instant::now();
     loop {
         let mut questions = Vec::new();
         tokio::select! {
@@ -268,7 +271,13 @@ async fn look_up(
             });
         }
         // Who is not answered asks the database.
-        let Some(generations) = read(&backplane, &untold, &scopes).await else { continue };
+        if Instant::now() < away_until {
+            continue;
+        }
+        let Some(generations) = read(&backplane, &untold, &scopes).await else {
+            away_until = Instant::now() + AWAY;
+            continue;
+        };
         for Question { scope, answer } in questions {
             if let Some(generation) = places.get(&scope).and_then(|place| generations.get(*place)) {
                 let _ = answer.send(*generation); // Whoever asked may be gone.

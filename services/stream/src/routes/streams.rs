@@ -46,7 +46,7 @@ pub(crate) struct CreateStream {
     featured: Option<bool>,
 }
 
-/// What is to change of a stream. A field left out stays as it is; null is none.
+/// What is to change of a stream. A field left out stays as it is; null clears it, where there need not be one.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct UpdateStream {

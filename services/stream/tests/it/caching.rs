@@ -4,14 +4,17 @@ use tokio_postgres::NoTls;
 
 use crate::support::{Made, PROGRAM, TestStream};
 
-/// Changes the title behind the service's back.
-async fn retitle(stream: &TestStream, made: &Made, title: &str) {
+/// Runs SQL behind the service's back.
+async fn execute(stream: &TestStream, statements: &str) {
     let (client, connection) = tokio_postgres::connect(&stream.database.url, NoTls).await.unwrap();
-    let change = format!("update stream.streams set title = '{title}' where id = {}", made.id);
     tokio::select! {
-        done = client.batch_execute(&change) => done.unwrap(),
+        done = client.batch_execute(statements) => done.unwrap(),
         ended = connection => panic!("the connection ended: {ended:?}"),
     }
+}
+
+async fn retitle(stream: &TestStream, made: &Made, title: &str) {
+    execute(stream, &format!("update stream.streams set title = '{title}' where id = {}", made.id)).await;
 }
 
 async fn title_in(url: &str, stream: &TestStream, path: &str) -> Value {
@@ -76,6 +79,28 @@ async fn a_change_by_others_is_seen_within_the_time_that_answers_are_kept() {
     retitle(&stream, &made, "Renamed").await;
     for path in ["?limit=1".to_owned(), format!("/{}", made.id)] {
         eventually("it is seen", async || (title_in(&url, &stream, &path).await == "Renamed").then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_users_name_is_seen_within_the_time_that_answers_are_kept() {
+    let stream = TestStream::with(&[("STREAM_LIST_TTL", "1s"), ("STREAM_DETAIL_TTL", "1s")]).await;
+    let ana = stream.user("Ana");
+    let made = stream.made(&ana).await;
+    for name in ["Ana Silva", "Ana Nguyễn"] {
+        let data = json!({"user_id": ana.id, "full_name": name, "role": "Member"});
+        let event = format!(
+            "insert into stream.outbox (event_id, name, occurred_at, data)
+             values (gen_random_uuid(), 'auth.user.registered.v1', now(), '{data}');
+             select pg_notify('stream.outbox', '')"
+        );
+        execute(&stream, &event).await;
+        eventually("the name is seen", async || (stream.seen(&made).await["userName"] == name).then_some(())).await;
+        let in_list = async || {
+            let list: Value = stream.look("", None).await.json().await.unwrap();
+            (list["items"][0]["userName"] == name).then_some(())
+        };
+        eventually("the name is in lists", in_list).await;
     }
 }
 
