@@ -3,6 +3,10 @@
 //!
 //! Beats go to the backplane, which all instances share, and to no table. Every few seconds each instance counts the
 //! broadcasts that it was told of, and writes what has changed.
+//!
+//! When the backplane has lost its memory, viewers count again from their second beat, and how many there ever were is what
+//! was written or has been counted since, whichever is more. The watch time that an instance has asked for and not yet
+//! written goes with it when it is killed: some seconds.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
