@@ -39,8 +39,8 @@ bench: cargo ## measure
 bench-gateway: cargo ## measure the gateway beside nginx, haproxy and caddy; some 6 minutes
 	@exec bench/gateway
 
-bench-streams: cargo ## measure lists, callbacks, their news and viewers of streams; some 5 minutes
-	@exec bench/streams
+bench-streams: cargo ## measure lists, callbacks, their news and viewers of streams; some 5 minutes; ARGS="news" measures a part
+	@exec bench/streams $(ARGS)
 
 up: ## start the private services that tests use, and keep them: rerun one test against them
 	@deploy/local/install postgresql rabbitmq redis

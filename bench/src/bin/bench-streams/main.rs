@@ -3,10 +3,10 @@
 //!
 //! - `bench-streams stub FOLDER`: the keys of tokens and what auth tells. Nobody sends a token here, but the gateway and
 //!   the stream service ask for them.
-//! - `bench-streams measure FOLDER`: the measurements, on the servers that `FOLDER/servers` lists, with the webhook's secret in
-//!   `FOLDER/secret`. [`lists`]: CPU a request.
-//!   [`uncached`]: beside the same SQL. [`news`]: from a callback to whoever listens. [`webhooks`]: how many. [`viewers`]:
-//!   beats of players. [`calls`], [`postgres`]: what they are made of.
+//! - `bench-streams measure FOLDER [PART...]`: the measurements, or those that are named, on the servers that
+//!   `FOLDER/servers` lists, with the media server's secret in `FOLDER/secret`. [`lists`]: CPU a request. [`uncached`]:
+//!   beside the same SQL. [`news`]: from a callback to whoever listens. [`webhooks`]: how many. [`viewers`]: beats of
+//!   players. [`calls`], [`postgres`]: what they are made of.
 //!
 //! Exits with 1 when something could not be measured, or when the control was not 1.00 ± 0.05.
 
@@ -33,6 +33,7 @@ const LIVE_EVERY: u32 = 200;
 /// How many that are.
 const LIVE: u32 = 500;
 const PATH: &str = "/api/v1/streams";
+const PARTS: [&str; 5] = ["lists", "uncached", "news", "webhooks", "viewers"];
 
 /// What a measurement found.
 struct Part {
@@ -55,8 +56,10 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["stub", folder] => stub(Path::new(folder)),
-        ["measure", folder] => measure(Path::new(folder)),
-        _ => Err(anyhow::anyhow!("usage: bench-streams stub|measure FOLDER")),
+        ["measure", folder, ref parts @ ..] if parts.iter().all(|part| PARTS.contains(part)) => {
+            measure(Path::new(folder), if parts.is_empty() { &PARTS } else { parts })
+        }
+        _ => Err(anyhow::anyhow!("usage: bench-streams stub|measure FOLDER [{}]...", PARTS.join("|"))),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -80,8 +83,8 @@ fn stub(folder: &Path) -> anyhow::Result<bool> {
     }
 }
 
-/// Measures everything, and prints it as Markdown. Whether all of it was measured, and counts.
-fn measure(folder: &Path) -> anyhow::Result<bool> {
+/// Measures `parts`, and prints what comes out as Markdown. Whether all of it was measured, and counts.
+fn measure(folder: &Path, parts: &[&str]) -> anyhow::Result<bool> {
     // Otherwise the kernel lets every wait last 50 µs longer. Threads have it from whoever starts them.
     rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
     let servers = servers::read(&folder.join("servers"))?;
@@ -91,27 +94,33 @@ fn measure(folder: &Path) -> anyhow::Result<bool> {
 
     let mut targets = Vec::new();
     let mut is_whole = true;
-    let mut report = |part: anyhow::Result<Part>| match part {
-        Ok(part) => {
-            println!("{}", part.text);
-            targets.extend(part.targets);
-            is_whole &= part.is_valid;
+    for part in parts {
+        let (title, measured) = match *part {
+            "lists" => ("Lists", lists::measure(&servers, &folder.join("wrk.lua"))),
+            "uncached" => {
+                ("Lists without the cache, beside their SQL", uncached::measure(server("stream_uncached")?, folder))
+            }
+            "news" => {
+                let ways = [("direct", stream), ("through the gateway", gateway)];
+                ("From a callback to whoever listens", news::measure(&ways, &secret))
+            }
+            "webhooks" => ("How many callbacks", webhooks::measure(stream, server("postgres")?, folder, &secret)),
+            _ => ("Viewers over HLS", viewers::measure(stream)),
+        };
+        println!("### {title}\n");
+        match measured {
+            Ok(part) => {
+                println!("{}", part.text);
+                targets.extend(part.targets);
+                is_whole &= part.is_valid;
+            }
+            // The others count all the same.
+            Err(error) => {
+                println!("**Not measured**: {error:#}\n");
+                is_whole = false;
+            }
         }
-        Err(error) => {
-            println!("**Not measured**: {error:#}\n");
-            is_whole = false;
-        }
-    };
-    println!("### Lists\n");
-    report(lists::measure(&servers, &folder.join("wrk.lua")));
-    println!("### Lists without the cache, beside their SQL\n");
-    report(uncached::measure(server("stream_uncached")?, folder));
-    println!("### From a callback to whoever listens\n");
-    report(news::measure(&[("direct", stream), ("through the gateway", gateway)], &secret));
-    println!("### How many callbacks\n");
-    report(webhooks::measure(stream, server("postgres")?, folder, &secret));
-    println!("### Viewers over HLS\n");
-    report(viewers::measure(stream));
+    }
 
     println!("### Targets\n\n| what | target | measured | |\n|---|---|---|---|");
     for Target { what, aim, figure, is_met } in targets {
