@@ -22,10 +22,10 @@ use std::fs;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bench::servers;
 
 /// Every so many of the streams that `bench/streams.sql` makes is live: their ids are multiples of it.
@@ -132,6 +132,11 @@ fn measure(folder: &Path, parts: &[&str]) -> anyhow::Result<bool> {
 /// Waits until `due`, and no longer than a few microseconds.
 fn wait_until(due: Instant) {
     thread::sleep(due.saturating_duration_since(Instant::now()));
+}
+
+/// What a thread has returned.
+fn joined<T>(thread: ScopedJoinHandle<'_, anyhow::Result<T>>) -> anyhow::Result<T> {
+    thread.join().unwrap_or_else(|_panic| bail!("a thread panicked: see above"))
 }
 
 /// As milliseconds, with two places.

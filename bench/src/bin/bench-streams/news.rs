@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
-use bench::figures::quantile;
+use anyhow::{Context as _, ensure};
+use bench::figures::{Spread, quantile};
 use bench::http::Connection;
 use bench::servers::Server;
 use serde_json::Value;
 
 use crate::calls::Caller;
-use crate::{Part, Target, milliseconds, wait_until};
+use crate::{Part, Target, joined, milliseconds, wait_until};
 
 const PATH: &str = "/api/v1/streams/events";
 const LISTENERS: usize = 20;
@@ -34,8 +34,8 @@ const ALL: usize = CYCLES * KINDS.len() * STREAMS;
 
 /// What came out at one server.
 struct Heard {
-    /// From when the callback was due until each listener heard of it.
-    told: Vec<Duration>,
+    /// From when the callback was due until each listener heard of it, with the cycle.
+    told: Vec<(usize, Duration)>,
     /// Until the callback was answered.
     answered: Vec<Duration>,
 }
@@ -46,21 +46,29 @@ pub(crate) fn measure(servers: &[(&str, &Server)], secret: &str) -> anyhow::Resu
     let mut text = format!(
         "{:.0} callbacks a second at a constant rate (`publish` and `publish_done` of {STREAMS} streams in turn, \
          `RECONNECT_GRACE=0s`), and {LISTENERS} clients of `GET {PATH}`, which each hear all; {seconds:.0} s, of which the first \
-         is not counted. From when the callback was due.\n\n\
-         | | events heard | p50 | p99 | the last | the callback's answer, p50 | p99 |\n|---|---|---|---|---|---|---|\n",
+         is not counted. From when the callback was due. On a machine that others use, seconds differ: the median of \
+         their p99s tells more of what was measured, and the p99 of all more of what somebody has waited.\n\n\
+         | | events heard | p50 | p99 | p99 of each second, median (quartiles), ms | the last | the callback's answer, p50 | p99 |\n|---|---|---|---|---|---|---|---|\n",
         1.0 / BETWEEN.as_secs_f64()
     );
     let mut targets = Vec::new();
     for (place, (what, server)) in servers.iter().enumerate() {
         // Streams of its own, none of which is live otherwise.
         let first = u32::try_from(1 + place * STREAMS)?;
-        let Heard { mut told, mut answered } = listen(server, first, secret).with_context(|| (*what).to_owned())?;
-        told.sort_unstable();
+        let Heard { told, mut answered } = listen(server, first, secret).with_context(|| (*what).to_owned())?;
+        let in_order = |of: &dyn Fn(usize) -> bool| {
+            let mut times: Vec<_> = told.iter().filter(|(cycle, _)| of(*cycle)).map(|(_, time)| *time).collect();
+            times.sort_unstable();
+            times
+        };
+        let tails = (1..CYCLES).map(|cycle| quantile(&in_order(&|of| of == cycle), 0.99) / 1e3);
+        let (tails, told) = (Spread::of(tails), in_order(&|_| true));
         answered.sort_unstable();
         let (half, tail) = (quantile(&told, 0.5), quantile(&told, 0.99));
-        let figures = [half, tail, quantile(&told, 1.0), quantile(&answered, 0.5), quantile(&answered, 0.99)];
-        let figures = figures.map(milliseconds).join(" | ");
-        writeln!(text, "| {what} | {} | {figures} |", told.len())?;
+        let last =
+            [quantile(&told, 1.0), quantile(&answered, 0.5), quantile(&answered, 0.99)].map(milliseconds).join(" | ");
+        let (half, shown) = (milliseconds(half), milliseconds(tail));
+        writeln!(text, "| {what} | {} | {half} | {shown} | {tails} | {last} |", told.len())?;
         targets.push(Target {
             what: if place == 0 {
                 "from a callback to whoever listens, p99"
@@ -68,7 +76,7 @@ pub(crate) fn measure(servers: &[(&str, &Server)], secret: &str) -> anyhow::Resu
                 "the same, both through the gateway"
             },
             aim: "< 50 ms",
-            figure: milliseconds(tail),
+            figure: shown,
             is_met: tail < MOST,
         });
     }
@@ -108,7 +116,7 @@ fn listen(server: &Server, first: u32, secret: &str) -> anyhow::Result<Heard> {
             seen[kind][stream] += 1;
             ensure!(cycle < CYCLES, "stream {id} was told of too often");
             if cycle > 0 {
-                times.push(now.saturating_duration_since(due(cycle, kind, stream)));
+                times.push((cycle, now.saturating_duration_since(due(cycle, kind, stream))));
             }
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -138,12 +146,11 @@ fn listen(server: &Server, first: u32, secret: &str) -> anyhow::Result<Heard> {
         anyhow::Ok(times)
     };
 
-    let panicked = |_| bail!("a thread panicked");
     let (told, answered) = thread::scope(|scope| {
         let hear = &hear;
         let hearing: Vec<_> = listeners.into_iter().map(|mut lines| scope.spawn(move || hear(&mut lines))).collect();
         let telling: Vec<_> = (0..CALLERS).map(|caller| scope.spawn(move || tell(caller))).collect();
-        let answered: Vec<_> = telling.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect();
+        let answered: Vec<_> = telling.into_iter().map(joined).collect();
         let end = Instant::now() + PATIENCE;
         while answered.iter().all(Result::is_ok)
             && count.load(Ordering::Relaxed) < LISTENERS * ALL
@@ -154,7 +161,7 @@ fn listen(server: &Server, first: u32, secret: &str) -> anyhow::Result<Heard> {
         for socket in &sockets {
             let _ = socket.shutdown(Shutdown::Both); // The server may have closed it.
         }
-        let told: Vec<_> = hearing.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect();
+        let told: Vec<_> = hearing.into_iter().map(joined).collect();
         (told, answered)
     });
     let answered = answered.into_iter().collect::<Result<Vec<_>, _>>()?.concat();

@@ -10,7 +10,7 @@ use bench::servers::Server;
 use serde_json::Value;
 
 use crate::postgres::query;
-use crate::{LIVE_EVERY, Part, Target, wait_until};
+use crate::{LIVE_EVERY, Part, Target, joined, wait_until};
 
 const VIEWERS: u32 = 5_000;
 /// How many live streams they watch, as many each.
@@ -52,7 +52,7 @@ pub(crate) fn measure(stream: &Server) -> anyhow::Result<Part> {
         let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || work(thread))).collect();
         let watched = watch(stream, start);
         for thread in threads {
-            thread.join().unwrap_or_else(|_| bail!("a thread panicked"))?;
+            joined(thread)?;
         }
         watched
     })?;

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bench::figures::Spread;
 use bench::servers::Server;
 
 use crate::calls::Caller;
 use crate::postgres::{pgbench, query};
-use crate::{LIVE, LIVE_EVERY, Part, Target};
+use crate::{LIVE, LIVE_EVERY, Part, Target, joined};
 
 const CLIENTS: u32 = 20;
 const ROUNDS: usize = 5;
@@ -115,8 +115,7 @@ fn run(stream: &Server, work: impl Fn(u32, &mut Calls) -> anyhow::Result<()> + S
     let counts = thread::scope(|scope| {
         let work = &work;
         let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || work(client))).collect();
-        let counts = clients.into_iter().map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")));
-        counts.collect::<Vec<_>>()
+        clients.into_iter().map(joined).collect::<Vec<_>>()
     });
     let count = f64::from(counts.into_iter().sum::<Result<u32, _>>()?);
     let per_second = count / start.elapsed().as_secs_f64();
