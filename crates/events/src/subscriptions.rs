@@ -26,8 +26,15 @@ impl Subscription {
 }
 
 /// Every queue of the house.
-pub const SUBSCRIPTIONS: &[Subscription] = &[Subscription {
-    queue: "stream.users",
-    patterns: &["auth.user.*.v1"],
-    purpose: "Stream keeps the names of users, so that a list of streams shows their owners.",
-}];
+pub const SUBSCRIPTIONS: &[Subscription] = &[
+    Subscription {
+        queue: "stream.users",
+        patterns: &["auth.user.*.v1"],
+        purpose: "Stream keeps the names of users, so that a list of streams shows their owners.",
+    },
+    Subscription {
+        queue: "auth.notices",
+        patterns: &["stream.live.announced.v1"],
+        purpose: "Auth, which has the addresses, sends followers a mail when a stream goes live.",
+    },
+];

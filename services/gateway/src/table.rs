@@ -125,7 +125,7 @@ pub(crate) const ROUTE: Route = Route {
 const WEBHOOK: Route = Route {
     service: Service::Stream,
     access: Access::Public,
-    headers: &["x-webhook-secret", "x-media-server", "x-media-server-started"],
+    headers: &["x-webhook-secret", "x-webhook-signature", "x-media-server", "x-media-server-started"],
     max_body: 64 * KIB,
     limits: Limits::None,
     ..ROUTE
@@ -202,6 +202,29 @@ pub const ROUTES: &[Route] = &[
         ..ROUTE
     },
     Route {
+        paths: &["/api/v1/streams/{id}/view", "/api/streams/{id}/view", "/streams/{id}/view"],
+        service: Service::Stream,
+        // Whoever plays counts, signed in or not; a whole school may watch from one address.
+        access: Access::Public,
+        max_body: 4 * KIB,
+        limits: Limits::None,
+        purpose: "Say that one watches a stream",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/channels", "/api/channels"],
+        service: Service::Stream,
+        purpose: "Channels that one follows",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/channels/{rest..}", "/api/channels/{rest..}"],
+        service: Service::Stream,
+        access: Access::PublicToRead,
+        purpose: "A channel, follow it",
+        ..ROUTE
+    },
+    Route {
         paths: &["/api/v1/webhook/stream-event", "/api/webhook/stream-event", "/webhook/stream-event"],
         purpose: "Callbacks of media servers",
         ..WEBHOOK
@@ -214,6 +237,18 @@ pub const ROUTES: &[Route] = &[
         ],
         purpose: "Callbacks of media servers, with the secret in the path",
         ..WEBHOOK
+    },
+    Route {
+        paths: &["/api/v1/admin/webhooks", "/api/admin/webhooks"],
+        service: Service::Stream,
+        purpose: "What media servers said lately, for administrators",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/admin/webhooks/{rest..}", "/api/admin/webhooks/{rest..}"],
+        service: Service::Stream,
+        purpose: "What would come of it now",
+        ..ROUTE
     },
     // Meetings
     Route {

@@ -4,6 +4,9 @@
 //! - [`call`]: what media servers say; [`dialect`]: how each of them says it. [`machine`]: what follows from it, as a pure
 //!   function; [`broadcasting`]: carries that out.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
+//! - [`call_log`]: keeps the last calls of media servers, for whoever wonders what happened.
+//! - [`audience`]: who watches over HLS. [`announcements`]: followers learn that a stream is live. [`soon`]: everybody
+//!   learns that one begins soon.
 //! - [`names`]: what we do with events of others. [`reaper`]: ends broadcasts that nobody reports any more.
 
 pub mod call;
@@ -15,11 +18,16 @@ pub mod routes;
 
 mod broadcasting;
 mod cache;
+mod call_log;
 mod machine;
 mod media;
 mod names;
 mod reaper;
 mod store;
+
+mod announcements;
+mod audience;
+mod soon;
 
 use std::sync::Arc;
 
@@ -31,8 +39,10 @@ use common::SharedClock;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use utoipa::OpenApi as _;
 
+use crate::audience::Audience;
 use crate::broadcasting::Calls;
 use crate::cache::Cache;
+use crate::call_log::CallLog;
 use crate::config::Config;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/stream");
@@ -58,6 +68,8 @@ pub(crate) struct App {
     pub(crate) cache: Cache,
     pub(crate) calls: Calls,
     pub(crate) media: media::Servers,
+    pub(crate) call_log: CallLog,
+    pub(crate) audience: Audience,
 }
 
 fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
@@ -67,11 +79,18 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
-    let cache = Cache::new(context.backplane, config.cache_ttl);
+    let audience = Audience::new(context.backplane.clone(), config.viewer_counts_for);
+    let cache = Cache::new(context.backplane, config.cache, &context.tasks);
     let (calls, waiting) = Calls::new();
-    let app = Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers });
+    let (call_log, kept) = CallLog::new();
+    let app =
+        Arc::new(App { config, pool, clock: context.clock, cache, calls, media: media::Servers, call_log, audience });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
+    context.tasks.spawn(call_log::write(Arc::clone(&app), kept, context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(audience::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(announcements::run(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(soon::run(Arc::clone(&app), context.tasks.shutdown()));
     let ingest = app.config.ingest_url.clone();
     let names = names::Names { clock: app.clock.clone(), rules: app.config.rules() };
     let data = web::Data::from(app);

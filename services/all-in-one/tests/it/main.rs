@@ -6,6 +6,7 @@ mod api;
 mod architecture;
 mod command_line;
 mod embedded;
+mod followers;
 mod house;
 mod instances;
 mod main_job;
