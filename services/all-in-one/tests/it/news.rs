@@ -1,6 +1,6 @@
 //! What clients of the gateway hear and see of streams while something happens on them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use testkit::eventually;
@@ -36,7 +36,7 @@ async fn heard(house: &House, last: Option<&str>, kind: &str) -> String {
 
 #[tokio::test]
 async fn what_happens_and_what_it_looks_like_comes_through_the_gateway() {
-    let house =
+    let mut house =
         House::embedded_with(&[("THUMBNAIL_EVERY", "2s".to_owned()), ("RECONNECT_GRACE", "0s".to_owned())]).await;
     let ana = house.register("ana@example.org", "Ana Silva").await;
     let stream = house.create_stream(&ana).await;
@@ -55,4 +55,11 @@ async fn what_happens_and_what_it_looks_like_comes_through_the_gateway() {
     encoder.stop();
 
     heard(&house, Some(&live), "ended").await;
+
+    // Readers come back by themselves: nobody waits for them.
+    let reader = reqwest::Client::new().get(format!("{}/streams/events", house.gateway)).send().await.unwrap();
+    let begun = Instant::now();
+    let (status, output) = house.programs.pop().unwrap().stop();
+    assert!(status.success() && begun.elapsed() < Duration::from_secs(10), "{:?}: {output}", begun.elapsed());
+    drop(reader);
 }
