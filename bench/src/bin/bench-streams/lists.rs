@@ -48,7 +48,7 @@ pub(crate) fn measure(servers: &[Server], script: &Path) -> anyhow::Result<Part>
         case("20 streams, `STREAM_CACHE=false`", "uncached", PATH)?,
         case("20 streams, from the cache, without a gateway", "stream", PATH)?,
     ];
-    check_answers(&others[1..])?;
+    let size = check_answers(&others[1..])?;
 
     eprintln!("bench: lists: {ROUNDS} rounds of {} runs of {SECONDS} s", others.len() + 1);
     let run = |case: &Case<'_>| wrk::run(script, case.server, case.path, None).context(case.what);
@@ -74,7 +74,7 @@ pub(crate) fn measure(servers: &[Server], script: &Path) -> anyhow::Result<Part>
     }
 
     let mut text = format!(
-        "`GET {PATH}` of 100,000 streams, {LIVE} of them live: {CONNECTIONS} connections of wrk, one worker each; {ROUNDS} runs of \
+        "`GET {PATH}` of 100,000 streams, {LIVE} of them live: an answer has {size} bytes. {CONNECTIONS} connections of wrk, one worker each; {ROUNDS} runs of \
          {SECONDS} s, each round in another order. Medians of the rounds; of ratios also the quartiles. Ratios are of requests \
          a CPU second, to the trivial answer's before and after in the same round: more is better.\n\n\
          | what | requests a second | CPU µs of the gateway | CPU µs of all | ratio, the gateway's CPU | ratio, all CPU |\n\
@@ -126,9 +126,10 @@ pub(crate) fn measure(servers: &[Server], script: &Path) -> anyhow::Result<Part>
     Ok(Part { text, targets: vec![target], is_valid })
 }
 
-/// Whether all answer the same list, and one that is as it should be.
-fn check_answers(cases: &[Case<'_>]) -> anyhow::Result<()> {
+/// Whether all answer the same list, and one that is as it should be. Returns how many bytes it has.
+fn check_answers(cases: &[Case<'_>]) -> anyhow::Result<usize> {
     let mut first = None;
+    let mut size = 0;
     for case in cases.iter().filter(|case| case.path == PATH) {
         let request = format!("GET {PATH} HTTP/1.1\r\nHost: {}\r\n\r\n", case.server.address);
         let answer = Connection::open(case.server.address)?.send(&request)?;
@@ -140,6 +141,7 @@ fn check_answers(cases: &[Case<'_>]) -> anyhow::Result<()> {
         ensure!(answer.status == 200 && is_right, "{}: answered {}: {}", case.what, answer.status, text());
         let expected = first.get_or_insert_with(|| body.clone());
         ensure!(*expected == body, "{}: not the same list as of others: {}", case.what, text());
+        size = answer.body.len();
     }
-    Ok(())
+    Ok(size)
 }
