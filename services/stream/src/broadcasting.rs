@@ -209,11 +209,7 @@ pub(crate) async fn happen_within(
     let streams = situations::lock(conn, &[], &[], &ids).await?;
     let asked = all.iter().filter_map(|(id, happening)| {
         let stream = streams.iter().find(|stream| stream.id == *id)?.clone();
-        let caller = match happening {
-            Happening::Heartbeat { caller, .. } => Some(caller.clone()),
-            _ => None,
-        };
-        Some(Asked { stream, key_id: None, caller, to_do: ToDo::Decide(happening.clone()) })
+        Some(Asked { stream, key_id: None, to_do: ToDo::Decide(happening.clone()) })
     });
     round(conn, effects, asked.collect(), Mode::ForGood).await
 }
@@ -291,7 +287,6 @@ impl Subjects {
 struct Asked {
     stream: Stream,
     key_id: Option<KeyId>,
-    caller: Option<Connection>,
     to_do: ToDo,
 }
 
@@ -310,7 +305,7 @@ impl Asked {
         let happening = match (&report.call.what, key_id) {
             (What::Recorded { path, .. }, _) => {
                 let to_do = ToDo::Keep { media_server: caller.media_server.name, path: path.clone() };
-                return Self { stream, key_id, caller: None, to_do };
+                return Self { stream, key_id, to_do };
             }
             (What::Publish { under, .. }, Some(key)) => {
                 Happening::Publish { caller: caller.clone(), key, under: under.clone() }
@@ -324,7 +319,19 @@ impl Asked {
             (What::MayPlay { .. }, _) => Happening::MayPlay,
             (What::HandOn { .. }, _) => Happening::HandOn,
         };
-        Self { stream, key_id, caller: Some(caller), to_do: ToDo::Decide(happening) }
+        Self { stream, key_id, to_do: ToDo::Decide(happening) }
+    }
+}
+
+impl Asked {
+    /// Whether the connection published or played before is asked of those that say that they do, or that they do not any more.
+    fn whose_past_counts(&self) -> Option<&Connection> {
+        match &self.to_do {
+            ToDo::Decide(
+                Happening::Heartbeat { caller, .. } | Happening::Confirm { caller } | Happening::Leave { caller },
+            ) => Some(caller),
+            _ => None,
+        }
     }
 }
 
@@ -335,7 +342,7 @@ async fn round(
     asked: Vec<Asked>,
     mode: Mode,
 ) -> Result<Vec<Outcome>, StreamError> {
-    let streams = asked.iter().map(|one| (one.stream.clone(), one.caller.clone())).collect();
+    let streams = asked.iter().map(|one| (one.stream.clone(), one.whose_past_counts().cloned())).collect();
     let known = situations::load(conn, streams).await?;
     let mut outcomes = Vec::with_capacity(asked.len());
     let mut changes = Vec::new();
