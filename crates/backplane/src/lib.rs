@@ -90,6 +90,14 @@ impl Backplane {
         }
     }
 
+    /// Several counters at once, in order.
+    pub async fn counts(&self, keys: &[String]) -> Result<Vec<i64>, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(keys.iter().map(|key| memory.count(key)).collect()),
+            Kind::Redis(redis) => redis.counts(keys).await,
+        }
+    }
+
     /// Counts a try under each of these keys, each at its own pace. If one of them has to wait nothing is counted, and the
     /// answer is how long. One step: of tries that come at once, none is too many.
     pub async fn attempt(&self, tries: &[(String, Pace)]) -> Result<Option<Duration>, Away> {

@@ -148,6 +148,12 @@ impl Shared {
         Ok(count.unwrap_or(0))
     }
 
+    pub(crate) async fn counts(&self, keys: &[String]) -> Result<Vec<i64>, Away> {
+        let keys: Vec<_> = keys.iter().map(|key| self.counter(key)).collect();
+        let counts: Vec<Option<i64>> = self.connection().await?.mget(keys).await?;
+        Ok(counts.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
     pub(crate) async fn increment(&self, key: &str, ttl: Duration) -> Result<i64, Away> {
         let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX).max(1);
         let key = self.counter(key);

@@ -79,6 +79,14 @@ pub struct RecordingReady {
     pub ready_at: DateTime<Utc>,
 }
 
+/// A stream is no more, and with it its keys, broadcasts and recordings. After the end of its last broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamDeleted {
+    pub stream_id: StreamId,
+    /// The stream's owner.
+    pub user_id: UserId,
+}
+
 /// Followers of a channel are told that one of its streams is live. For one broadcast as many as there are pages of
 /// followers; each follower is in one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -159,6 +167,15 @@ impl Event for RecordingReady {
             path: "/var/recordings/7.flv".to_owned(),
             ready_at: example_start() + TimeDelta::minutes(91),
         }
+    }
+}
+
+impl Event for StreamDeleted {
+    const NAME: &'static str = "stream.stream.deleted.v1";
+    const SUMMARY: &'static str = "A stream was deleted.";
+
+    fn example() -> Self {
+        Self { stream_id: StreamId(42), user_id: example_user() }
     }
 }
 

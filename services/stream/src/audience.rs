@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::App;
+use crate::domain::StreamName;
 use crate::error::StreamError;
 use crate::store::audience::{self, Counted};
 use crate::store::feed;
@@ -34,23 +34,6 @@ const KNOWN_FOR: Duration = Duration::from_secs(2);
 const MOST_OTHERS: usize = 10_000;
 /// How many a broadcast had in all is remembered so long after the last beat: longer than viewers leave it alone.
 const GROUP_LASTS: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// How somebody names a stream: by its number, or by the id that it is played under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Subject {
-    Id(StreamId),
-    Playback(Uuid),
-}
-
-impl FromStr for Subject {
-    type Err = StreamError;
-
-    fn from_str(text: &str) -> Result<Self, StreamError> {
-        let number = || text.parse().ok().map(|id| Self::Id(StreamId(id)));
-        let playback = || text.parse().ok().map(Self::Playback);
-        number().or_else(playback).ok_or_else(|| StreamError::NotThere(text.chars().take(40).collect()))
-    }
-}
 
 /// A stream that is live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,9 +71,9 @@ pub(crate) struct Audience {
 /// What is live, as it was a moment ago.
 struct Known {
     read_at: Option<Instant>,
-    live: HashMap<Subject, Arc<Live>>,
+    live: HashMap<StreamName, Arc<Live>>,
     /// Those that somebody asked for and that were not among them: what came of it.
-    others: Mutex<HashMap<Subject, Found>>,
+    others: Mutex<HashMap<StreamName, Found>>,
 }
 
 /// `None`: there is no such stream. `Some(None)`: it is not live.
@@ -122,17 +105,14 @@ impl Audience {
     pub(crate) async fn beat(
         &self,
         pool: &Pool,
-        subject: Subject,
+        name: StreamName,
         session: &str,
         position: Duration,
     ) -> Result<Told, StreamError> {
-        let Some(found) = self.find(pool, subject).await? else {
-            return Err(StreamError::NotThere(match subject {
-                Subject::Id(id) => id.to_string(),
-                Subject::Playback(id) => id.to_string(),
-            }));
+        let Some(found) = self.find(pool, name).await? else {
+            return Err(StreamError::NoSuchName(name));
         };
-        let live = found.ok_or(StreamError::NotLive)?;
+        let live = found.ok_or(StreamError::OffAir)?;
         let position_ms = u64::try_from(position.as_millis()).unwrap_or(u64::MAX);
         let group = group_of(live.broadcast_id);
         let beat = self.backplane.beat(&group, session, position_ms, self.lasting).await;
@@ -146,20 +126,20 @@ impl Audience {
         })
     }
 
-    async fn find(&self, pool: &Pool, subject: Subject) -> Result<Found, StreamError> {
+    async fn find(&self, pool: &Pool, name: StreamName) -> Result<Found, StreamError> {
         let known = self.known(pool).await?;
-        if let Some(live) = known.live.get(&subject) {
+        if let Some(live) = known.live.get(&name) {
             return Ok(Some(Some(Arc::clone(live))));
         }
-        if let Some(found) = lock(&known.others).get(&subject) {
+        if let Some(found) = lock(&known.others).get(&name) {
             return Ok(found.clone());
         }
         // It may have gone live since.
-        let found = audience::find(&mut *pool.get().await?, subject).await?;
+        let found = audience::find(&mut *pool.get().await?, name).await?;
         let found: Found = found.map(|live| live.map(Arc::new));
         let mut others = lock(&known.others);
         if others.len() < MOST_OTHERS {
-            others.insert(subject, found.clone());
+            others.insert(name, found.clone());
         }
         Ok(found)
     }
@@ -208,9 +188,9 @@ impl Known {
         let mut live = HashMap::with_capacity(all.len() * 2);
         for one in all.into_iter().map(Arc::new) {
             if one.is_public {
-                live.insert(Subject::Id(one.stream_id), Arc::clone(&one));
+                live.insert(StreamName::Id(one.stream_id), Arc::clone(&one));
             }
-            live.insert(Subject::Playback(one.playback_id), one);
+            live.insert(StreamName::Playback(one.playback_id), one);
         }
         Self { read_at: Some(Instant::now()), live, others: Mutex::default() }
     }
@@ -287,19 +267,4 @@ async fn count(app: &App, owed: &mut BTreeMap<BroadcastId, (StreamId, u64)>) -> 
 /// Tells lists of streams how many watch one.
 pub(crate) fn viewers_item(stream_id: StreamId, viewers: i32) -> feed::Item {
     feed::Item { kind: "viewers", stream_id, data: json!({"streamId": stream_id, "viewers": viewers}) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stream_is_named_by_its_number_or_by_what_it_is_played_under() {
-        assert_eq!("42".parse::<Subject>().unwrap(), Subject::Id(StreamId(42)));
-        let id = Uuid::new_v4();
-        assert_eq!(id.to_string().parse::<Subject>().unwrap(), Subject::Playback(id));
-        for other in ["", "a", "1.5", "99999999999999999999", "42/view"] {
-            assert!(matches!(other.parse::<Subject>(), Err(StreamError::NotThere(_))), "{other}");
-        }
-    }
 }

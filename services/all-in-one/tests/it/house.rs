@@ -94,6 +94,7 @@ impl House {
             ("RTMP_INGEST_URL", format!("rtmp://127.0.0.1:{}/live", media.rtmp_port)),
             ("RTMP_RELAY_URL", format!("rtmp://127.0.0.1:{}/watch", media.rtmp_port)),
             ("HLS_ORIGIN_URL", format!("http://127.0.0.1:{}", media.hls_port)),
+            ("MEDIA_SERVERS", media.control()),
             ("BROADCAST_STALE_AFTER", "4s".to_owned()),
         ];
         Self { programs: vec![], media, gateway, client: testkit::client(), settings, data, _full: full }

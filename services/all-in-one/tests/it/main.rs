@@ -10,6 +10,7 @@ mod followers;
 mod house;
 mod instances;
 mod main_job;
+mod news;
 mod outages;
 mod own_programs;
 mod readme;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::App;
-use crate::audience::{Subject, Told};
+use crate::audience::Told;
+use crate::domain::StreamName;
 use crate::error::StreamError;
 use crate::store::audience::numbers;
 
@@ -106,12 +107,11 @@ pub(crate) struct ViewersView {
 )]
 pub(crate) async fn view(
     app: web::Data<App>,
-    id: web::Path<String>,
+    id: web::Path<StreamName>,
     body: Json<View>,
 ) -> Result<web::Json<Viewed>, StreamError> {
-    let subject: Subject = id.parse()?;
     let (session, position) = body.into_inner().parse()?;
-    let Told { viewers, is_counted } = app.audience.beat(&app.pool, subject, &session, position).await?;
+    let Told { viewers, is_counted } = app.audience.beat(&app.pool, *id, &session, position).await?;
     Ok(web::Json(Viewed { viewers, beat_seconds: app.audience.beat_every().as_secs().max(1), is_counted }))
 }
 
@@ -139,13 +139,12 @@ pub(crate) async fn view(
 pub(crate) async fn get(
     app: web::Data<App>,
     caller: Option<Caller>,
-    id: web::Path<String>,
+    id: web::Path<StreamName>,
 ) -> Result<web::Json<ViewersView>, StreamError> {
-    let subject: Subject = id.parse()?;
-    let found = numbers(&mut *app.pool.get().await?, subject).await?;
+    let found = numbers(&mut *app.pool.get().await?, *id).await?;
     let caller = caller.map(|caller| caller.user_id);
-    let numbers = found.filter(|numbers| numbers.are_for(subject, caller));
-    let numbers = numbers.ok_or_else(|| StreamError::NotThere(id.into_inner()))?;
+    let numbers = found.filter(|numbers| numbers.are_for(*id, caller));
+    let numbers = numbers.ok_or(StreamError::NoSuchName(*id))?;
     let (current, hls) = numbers.now();
     Ok(web::Json(ViewersView {
         broadcast_id: numbers.broadcast_id.map(BroadcastId),

@@ -6,7 +6,8 @@ use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::audience::{Live, Subject};
+use crate::audience::Live;
+use crate::domain::StreamName;
 use crate::store::broadcasts::broadcasts;
 use crate::store::streams::streams;
 
@@ -26,16 +27,16 @@ pub(crate) async fn all_live(conn: &mut AsyncPgConnection) -> QueryResult<Vec<Li
 }
 
 /// Whether there is this stream, for whoever finds it, and what of it is live. `None`: there is none.
-pub(crate) async fn find(conn: &mut AsyncPgConnection, subject: Subject) -> QueryResult<Option<Option<Live>>> {
+pub(crate) async fn find(conn: &mut AsyncPgConnection, name: StreamName) -> QueryResult<Option<Option<Live>>> {
     let mut query = streams::table
         .left_join(broadcasts::table.on(
             broadcasts::stream_id.eq(streams::id).and(broadcasts::closed_at.is_null()).and(streams::status.eq("live")),
         ))
         .select((streams::visibility, Option::<LiveRow>::as_select()))
         .into_boxed();
-    query = match subject {
-        Subject::Id(id) => query.filter(streams::id.eq(id.0)).filter(streams::visibility.eq("public")),
-        Subject::Playback(id) => query.filter(streams::playback_id.eq(id)).filter(streams::visibility.ne("private")),
+    query = match name {
+        StreamName::Id(id) => query.filter(streams::id.eq(id.0)).filter(streams::visibility.eq("public")),
+        StreamName::Playback(id) => query.filter(streams::playback_id.eq(id)).filter(streams::visibility.ne("private")),
     };
     let row: Option<(String, Option<LiveRow>)> = query.first(conn).await.optional()?;
     Ok(row.map(|(_, live)| live.map(LiveRow::live)))
@@ -165,9 +166,9 @@ pub(crate) struct Numbers {
 
 impl Numbers {
     /// Whether somebody who names the stream like this may know of it.
-    pub(crate) fn are_for(&self, subject: Subject, caller: Option<UserId>) -> bool {
-        match (&*self.visibility, subject) {
-            ("public", _) | ("unlisted", Subject::Playback(_)) => true,
+    pub(crate) fn are_for(&self, name: StreamName, caller: Option<UserId>) -> bool {
+        match (&*self.visibility, name) {
+            ("public", _) | ("unlisted", StreamName::Playback(_)) => true,
             _ => caller.is_some_and(|caller| caller.0 == self.owner),
         }
     }
@@ -179,10 +180,10 @@ impl Numbers {
 }
 
 /// The numbers of a stream, whoever may see it.
-pub(crate) async fn numbers(conn: &mut AsyncPgConnection, subject: Subject) -> QueryResult<Option<Numbers>> {
-    let (id, playback_id) = match subject {
-        Subject::Id(id) => (Some(id.0), None),
-        Subject::Playback(id) => (None, Some(id)),
+pub(crate) async fn numbers(conn: &mut AsyncPgConnection, name: StreamName) -> QueryResult<Option<Numbers>> {
+    let (id, playback_id) = match name {
+        StreamName::Id(id) => (Some(id.0), None),
+        StreamName::Playback(id) => (None, Some(id)),
     };
     diesel::sql_query(
         "SELECT user_id AS owner, visibility, status = 'live' AS is_live, viewer_count, hls_viewers, last.id AS broadcast_id,

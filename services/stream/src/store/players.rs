@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use crate::domain::Connection;
+use crate::domain::{Connection, MediaServer};
 use crate::store::audience::Changed;
 
 diesel::table! {
@@ -65,4 +65,17 @@ pub(crate) async fn recount(conn: &mut AsyncPgConnection, streams: &[i64]) -> Qu
     .bind::<Array<BigInt>, _>(streams)
     .load(conn)
     .await
+}
+
+/// Everybody who plays at this media server.
+pub(crate) async fn all_at(
+    conn: &mut AsyncPgConnection,
+    media_server: &str,
+) -> QueryResult<Vec<(StreamId, Connection)>> {
+    let rows: Vec<(i64, String, String, String)> =
+        players::table.filter(players::media_server.eq(media_server)).load(conn).await?;
+    let all = rows.into_iter().map(|(stream_id, name, run, client_id)| {
+        (StreamId(stream_id), Connection { media_server: MediaServer { name, run }, client_id })
+    });
+    Ok(all.collect())
 }

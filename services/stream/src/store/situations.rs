@@ -2,7 +2,7 @@
 //!
 //! Callers are in a transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use common::{BroadcastId, StreamId};
@@ -425,4 +425,86 @@ pub(crate) async fn find_on_air(
         began_at,
     });
     Ok(on_air.collect())
+}
+
+/// These encoders are there, as far as they were not heard of since `before`.
+///
+/// What somebody else is changing is left out: a call that it waits for says the same, or more.
+pub(crate) async fn still_there(
+    conn: &mut AsyncPgConnection,
+    ids: &[i64],
+    now: DateTime<Utc>,
+    before: DateTime<Utc>,
+) -> QueryResult<()> {
+    diesel::sql_query(
+        "UPDATE publications SET last_seen_at = $2 WHERE id IN (
+             SELECT id FROM publications WHERE id = ANY ($1) AND ended_at IS NULL AND last_seen_at < $3
+             FOR UPDATE SKIP LOCKED
+         )",
+    )
+    .bind::<Array<BigInt>, _>(ids)
+    .bind::<Timestamptz, _>(now)
+    .bind::<Timestamptz, _>(before)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What is on air at this media server, as viewers call it.
+pub(crate) async fn names_on_air(conn: &mut AsyncPgConnection, media_server: &str) -> QueryResult<HashSet<Uuid>> {
+    #[derive(QueryableByName)]
+    struct Name {
+        #[diesel(sql_type = diesel::sql_types::Uuid)]
+        playback_id: Uuid,
+    }
+    let names: Vec<Name> = diesel::sql_query(
+        "SELECT playback_id FROM publications p JOIN streams s ON s.id = p.stream_id
+         WHERE p.ended_at IS NULL AND p.media_server = $1",
+    )
+    .bind::<Text, _>(media_server)
+    .load(conn)
+    .await?;
+    Ok(names.into_iter().map(|name| name.playback_id).collect())
+}
+
+/// An encoder that is not on air any more.
+pub(crate) struct Ended {
+    pub(crate) stream_id: StreamId,
+    /// Its key, if that still exists.
+    pub(crate) key_id: Option<KeyId>,
+    pub(crate) encoder: Connection,
+    pub(crate) ended_at: DateTime<Utc>,
+}
+
+/// The last publication of each of these connections of a media server, as far as it has ended.
+pub(crate) async fn find_ended(
+    conn: &mut AsyncPgConnection,
+    media_server: &str,
+    client_ids: &[String],
+) -> QueryResult<Vec<Ended>> {
+    type Row = (i64, Option<i64>, String, String, String, Option<DateTime<Utc>>);
+    let rows: Vec<Row> = publications::table
+        .filter(publications::media_server.eq(media_server))
+        .filter(publications::client_id.eq_any(client_ids))
+        .distinct_on((publications::server_run, publications::client_id))
+        .order((publications::server_run, publications::client_id, publications::id.desc()))
+        .select((
+            publications::stream_id,
+            publications::key_id,
+            publications::media_server,
+            publications::server_run,
+            publications::client_id,
+            publications::ended_at,
+        ))
+        .load(conn)
+        .await?;
+    let ended = rows.into_iter().filter_map(|(stream_id, key_id, name, run, client_id, ended_at)| {
+        Some(Ended {
+            stream_id: StreamId(stream_id),
+            key_id: key_id.map(KeyId),
+            encoder: Connection { media_server: MediaServer { name, run }, client_id },
+            ended_at: ended_at?,
+        })
+    });
+    Ok(ended.collect())
 }
