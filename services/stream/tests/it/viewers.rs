@@ -119,11 +119,12 @@ async fn what_is_not_live_or_not_for_everybody_cannot_be_watched() {
     problem(stream.beats(ended.id, "ben", 1.0).await, 409, "not-live").await;
     problem(stream.beats(&ended.playback_id, "ben", 1.0).await, 409, "not-live").await;
     let nowhere = uuid_like();
-    for id in ["999999", "abc", "-1", &hidden.id.to_string(), &hidden.playback_id, &unlisted.id.to_string(), &nowhere] {
+    for id in ["999999", "-1", &hidden.id.to_string(), &hidden.playback_id, &unlisted.id.to_string(), &nowhere] {
         problem(stream.beats(id, "ben", 1.0).await, 404, "no-such-stream").await;
         problem(stream.get(&format!("/api/v1/streams/{id}/viewers")).send().await.unwrap(), 404, "no-such-stream")
             .await;
     }
+    problem(stream.beats("abc", "ben", 1.0).await, 404, "no-such-path").await;
     assert_eq!(stream.beats(&unlisted.playback_id, "ben", 1.0).await.status(), 200);
     let own = stream.get(&format!("/api/v1/streams/{}/viewers", hidden.id)).bearer_auth(&ana.token);
     assert_eq!(own.send().await.unwrap().status(), 200);
