@@ -1,5 +1,6 @@
 //! The backplane in Redis.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
@@ -74,6 +75,9 @@ redis.call('PEXPIRE', positions, lasting)
 redis.call('PEXPIRE', present, lasting)
 local is_present = redis.call('ZSCORE', present, member)
 return {is_present and 1 or 0, redis.call('ZCARD', present)}";
+
+/// With its digest, which is not worked out anew for each of thousands of beats.
+static BEAT_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(BEAT));
 
 /// Three keys a group: who is present, who ever was, and for how long in all, of which whole seconds are taken.
 const ATTENDANCE: &str = "
@@ -207,8 +211,7 @@ impl Shared {
         position_ms: u64,
         lasting: Lasting,
     ) -> Result<Beat, Away> {
-        let script = Script::new(BEAT);
-        let mut call = script.prepare_invoke();
+        let mut call = BEAT_SCRIPT.prepare_invoke();
         for what in ["seen", "present", "positions", "unique", "attended"] {
             call.key(self.presence(group, what));
         }
