@@ -42,7 +42,11 @@ async fn after_a_restart_of_the_media_server_its_encoder_is_let_in_at_once() {
     eventually("the encoder is let in", async || house.output().contains(verdict).then_some(())).await;
     assert!(encoder.is_publishing());
     let after = house.seen(&stream).await;
-    assert_eq!((&after["status"], &after["startTime"]), (&"live".into(), &before["startTime"]), "its broadcast goes on");
+    assert_eq!(
+        (&after["status"], &after["startTime"]),
+        (&"live".into(), &before["startTime"]),
+        "its broadcast goes on"
+    );
 }
 
 #[tokio::test]
