@@ -1,7 +1,11 @@
--- For wrk: every request carries the next token of the file named after `--`; at the end, one line of figures.
+-- For wrk: every request carries the next token of the file named after `--`, if one is; at the end, one line of figures.
 local requests, last = {}, 0
 
 function init(arguments)
+  if not arguments[1] then
+    requests[1] = wrk.format("GET")
+    return
+  end
   for token in io.lines(arguments[1]) do
     requests[#requests + 1] = wrk.format("GET", nil, { ["Authorization"] = "Bearer " .. token })
   end

@@ -1,4 +1,5 @@
-//! What instances of a service share in memory: a cache, counters and tries, in Redis or in this process alone.
+//! What instances of a service share in memory: a cache, counters, tries, and who is present, in Redis or in this process
+//! alone.
 //!
 //! Nothing here is the truth: PostgreSQL is. Any call may fail when Redis is away, and any value may vanish;
 //! callers go on without it. What each caller stores has a time to live.
@@ -6,6 +7,7 @@
 mod listen;
 mod memory;
 mod pace;
+mod presence;
 mod recent;
 mod shared;
 
@@ -16,6 +18,7 @@ use std::time::Duration;
 pub use crate::listen::{Heard, Listener};
 use crate::memory::Memory;
 pub use crate::pace::Pace;
+pub use crate::presence::{Attendance, Beat, Lasting};
 use crate::shared::Shared;
 
 /// Redis is away, or answered something else than was asked for.
@@ -91,6 +94,14 @@ impl Backplane {
         }
     }
 
+    /// Several counters at once, in order.
+    pub async fn counts(&self, keys: &[String]) -> Result<Vec<i64>, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(keys.iter().map(|key| memory.count(key)).collect()),
+            Kind::Redis(redis) => redis.counts(keys).await,
+        }
+    }
+
     /// Counts a try under each of these keys, each at its own pace. If one of them has to wait nothing is counted, and the
     /// answer is how long. One step: of tries that come at once, none is too many.
     pub async fn attempt(&self, tries: &[(String, Pace)]) -> Result<Option<Duration>, Away> {
@@ -162,6 +173,26 @@ impl Backplane {
                 let (listener, work) = redis.listen();
                 (listener, Box::pin(work))
             }
+        }
+    }
+
+    /// `member` of `group` says that it is there, and how far it has got, in milliseconds from wherever it began.
+    ///
+    /// It is present once it has got on since its beat before. What is added to the group's time is no more than has
+    /// passed since that, nor than it got on by: whoever beats too often adds nothing. A group has a bound; a member too
+    /// many is never present.
+    pub async fn beat(&self, group: &str, member: &str, position_ms: u64, lasting: Lasting) -> Result<Beat, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(memory.beat(group, member, position_ms, lasting)),
+            Kind::Redis(redis) => redis.beat(group, member, position_ms, lasting).await,
+        }
+    }
+
+    /// How each of `groups` is attended, in order. Time is told once: it is the caller's to add up.
+    pub async fn attendance(&self, groups: &[String], lasting: Lasting) -> Result<Vec<Attendance>, Away> {
+        match &self.0 {
+            Kind::Memory(memory) => Ok(memory.attendance(groups, lasting)),
+            Kind::Redis(redis) => redis.attendance(groups, lasting).await,
         }
     }
 

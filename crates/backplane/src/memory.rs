@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::pace::Pace;
+use crate::presence::{Attendance, Beat, Groups, Lasting};
 use crate::recent::Recent;
 
 /// More values than this are never kept, nor more bytes of them: then what has expired goes, and if that is not
@@ -15,7 +16,11 @@ const MOST_BYTES: usize = 64 * 1024 * 1024;
 const MOST_COUNTERS: usize = 100_000;
 
 #[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Entries>>);
+pub(crate) struct Memory {
+    entries: Arc<Mutex<Entries>>,
+    /// By itself, so that a beat never waits for the cache.
+    groups: Arc<Mutex<Groups>>,
+}
 
 struct Entries {
     values: HashMap<String, Value>,
@@ -129,8 +134,20 @@ impl Memory {
         self.lock().tries.remove(key);
     }
 
+    pub(crate) fn beat(&self, group: &str, member: &str, position_ms: u64, lasting: Lasting) -> Beat {
+        self.groups().beat(group, member, position_ms, lasting, Instant::now())
+    }
+
+    pub(crate) fn attendance(&self, groups: &[String], lasting: Lasting) -> Vec<Attendance> {
+        self.groups().attendance(groups, lasting, Instant::now())
+    }
+
+    fn groups(&self) -> MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,13 +1,15 @@
 //! The backplane in Redis.
 
 use std::future::Future;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{AsyncCommands as _, Script};
 use tokio::sync::OnceCell;
 
-use crate::{Away, Listener, Pace};
+use crate::presence::MOST_MEMBERS;
+use crate::{Attendance, Away, Beat, Lasting, Listener, Pace};
 
 /// A call that takes longer has failed: the caller is quicker without.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -60,6 +62,65 @@ for i = 1, #all, 2 do
 end
 return others";
 
+/// Who beats (by when), who is present (by when they last got on), how far each has got, who was ever present, and for how
+/// long in all. By the clock of Redis, which all instances share.
+const BEAT: &str = "
+local seen, present, positions, unique, attended = unpack(KEYS)
+local member, position, lasting, group_lasting, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local text = string.format('%.0f', now)
+local past = string.format('%.0f', now - lasting)
+redis.call('ZREMRANGEBYSCORE', present, '-inf', past)
+-- Each beat forgets some of those who left, so that none has to forget many.
+local gone = redis.call('ZRANGEBYSCORE', seen, '-inf', past, 'LIMIT', 0, 100)
+if #gone > 0 then
+  redis.call('ZREM', seen, unpack(gone))
+  redis.call('HDEL', positions, unpack(gone))
+end
+local last = tonumber(redis.call('ZSCORE', seen, member) or 0)
+if last == 0 and redis.call('ZCARD', seen) >= most then return {0, redis.call('ZCARD', present)} end
+local advance = 0
+if last > now - lasting then
+  advance = position - tonumber(redis.call('HGET', positions, member) or position)
+end
+if advance > 0 then
+  redis.call('ZADD', present, text, member)
+  redis.call('PFADD', unique, member)
+  local watched = math.max(math.min(now - last, advance, lasting), 0)
+  redis.call('INCRBY', attended, string.format('%.0f', watched))
+  redis.call('PEXPIRE', unique, group_lasting)
+  redis.call('PEXPIRE', attended, group_lasting)
+end
+redis.call('ZADD', seen, text, member)
+redis.call('HSET', positions, member, ARGV[2])
+redis.call('PEXPIRE', seen, lasting)
+redis.call('PEXPIRE', positions, lasting)
+redis.call('PEXPIRE', present, lasting)
+local is_present = redis.call('ZSCORE', present, member)
+return {is_present and 1 or 0, redis.call('ZCARD', present)}";
+
+/// With its digest, which is not worked out anew for each of thousands of beats.
+static BEAT_SCRIPT: LazyLock<Script> = LazyLock::new(|| Script::new(BEAT));
+
+/// Three keys a group: who is present, who ever was, and for how long in all, of which whole seconds are taken.
+const ATTENDANCE: &str = "
+local time = redis.call('TIME')
+local past = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1]))
+local all = {}
+for i = 1, #KEYS, 3 do
+  local attended = tonumber(redis.call('GET', KEYS[i + 2]) or 0)
+  local seconds = math.floor(attended / 1000)
+  if seconds > 0 then redis.call('DECRBY', KEYS[i + 2], string.format('%.0f', seconds * 1000)) end
+  table.insert(all, redis.call('ZCOUNT', KEYS[i], '(' .. past, '+inf'))
+  table.insert(all, redis.call('PFCOUNT', KEYS[i + 1]))
+  table.insert(all, seconds)
+end
+return all";
+
+/// Of so many groups the attendance is asked in one step: Redis does nothing else meanwhile.
+const GROUPS_AT_ONCE: usize = 200;
+
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
@@ -109,6 +170,12 @@ impl Shared {
     pub(crate) async fn count(&self, key: &str) -> Result<i64, Away> {
         let count: Option<i64> = self.connection().await?.get(self.counter(key)).await?;
         Ok(count.unwrap_or(0))
+    }
+
+    pub(crate) async fn counts(&self, keys: &[String]) -> Result<Vec<i64>, Away> {
+        let keys: Vec<_> = keys.iter().map(|key| self.counter(key)).collect();
+        let counts: Vec<Option<i64>> = self.connection().await?.mget(keys).await?;
+        Ok(counts.into_iter().map(Option::unwrap_or_default).collect())
     }
 
     pub(crate) async fn increment(&self, key: &str, ttl: Duration) -> Result<i64, Away> {
@@ -192,6 +259,43 @@ impl Shared {
 
     pub(crate) fn listen(&self) -> (Listener, impl Future<Output = ()> + Send + use<>) {
         Listener::remote(self.client.clone(), self.prefix.clone())
+    }
+
+    fn presence(&self, group: &str, what: &str) -> String {
+        format!("{}:presence:{group}:{what}", self.prefix)
+    }
+
+    pub(crate) async fn beat(
+        &self,
+        group: &str,
+        member: &str,
+        position_ms: u64,
+        lasting: Lasting,
+    ) -> Result<Beat, Away> {
+        let mut call = BEAT_SCRIPT.prepare_invoke();
+        for what in ["seen", "present", "positions", "unique", "attended"] {
+            call.key(self.presence(group, what));
+        }
+        call.arg(member).arg(position_ms).arg(ms(lasting.member)).arg(ms(lasting.group)).arg(MOST_MEMBERS);
+        let (is_present, present): (bool, u64) = call.invoke_async(&mut self.connection().await?).await?;
+        Ok(Beat { is_present, present })
+    }
+
+    pub(crate) async fn attendance(&self, groups: &[String], lasting: Lasting) -> Result<Vec<Attendance>, Away> {
+        let script = Script::new(ATTENDANCE);
+        let mut attendance = Vec::with_capacity(groups.len());
+        for some in groups.chunks(GROUPS_AT_ONCE) {
+            let mut call = script.prepare_invoke();
+            for group in some {
+                for what in ["present", "unique", "attended"] {
+                    call.key(self.presence(group, what));
+                }
+            }
+            let numbers: Vec<u64> = call.arg(ms(lasting.member)).invoke_async(&mut self.connection().await?).await?;
+            let of_groups = numbers.chunks_exact(3);
+            attendance.extend(of_groups.map(|of| Attendance { present: of[0], unique: of[1], seconds: of[2] }));
+        }
+        Ok(attendance)
     }
 
     pub(crate) async fn ping(&self) -> Result<(), Away> {

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamEnded, StreamWentLive, UserRegistered};
-use crate::{UserDeleted, UserReinstated, UserRoleChanged, UserSuspended};
+use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamDeleted, StreamEnded, StreamWentLive};
+use crate::{StreamAnnounced, StreamScheduledSoon};
+use crate::{UserDeleted, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 
 /// The document: a channel and a message for every event, and an operation for every queue that receives it.
 ///
@@ -90,6 +91,9 @@ fn all() -> Vec<Described> {
         describe::<StreamWentLive>(),
         describe::<StreamEnded>(),
         describe::<RecordingReady>(),
+        describe::<StreamDeleted>(),
+        describe::<StreamAnnounced>(),
+        describe::<StreamScheduledSoon>(),
     ]
 }
 

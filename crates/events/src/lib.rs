@@ -24,7 +24,9 @@ pub use asyncapi::asyncapi;
 pub use auth::{UserDeleted, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 pub use envelope::{Envelope, OpenError};
 pub use pattern::matches;
-pub use stream::{EndReason, RecordingReady, StreamEnded, StreamWentLive};
+pub use stream::{
+    EndReason, RecordingReady, StreamAnnounced, StreamDeleted, StreamEnded, StreamScheduledSoon, StreamWentLive,
+};
 pub use subscriptions::{SUBSCRIPTIONS, Subscription};
 
 /// Something that happened, as other services learn of it.

@@ -79,6 +79,47 @@ pub struct RecordingReady {
     pub ready_at: DateTime<Utc>,
 }
 
+/// A stream is no more, and with it its keys, broadcasts and recordings. After the end of its last broadcast.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamDeleted {
+    pub stream_id: StreamId,
+    /// The stream's owner.
+    pub user_id: UserId,
+}
+
+/// Followers of a channel are told that one of its streams is live. For one broadcast as many as there are pages of
+/// followers; each follower is in one of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamAnnounced {
+    pub stream_id: StreamId,
+    pub broadcast_id: BroadcastId,
+    /// Whose channel it is: the stream's owner.
+    pub channel_id: UserId,
+    /// What viewers ask for.
+    pub playback_id: Uuid,
+    /// What its owner calls it; may be empty.
+    pub title: String,
+    /// RFC 3339, UTC.
+    pub started_at: DateTime<Utc>,
+    /// Followers who want a mail. With `others` at most 500.
+    pub by_mail: Vec<UserId>,
+    /// Followers who want none.
+    pub others: Vec<UserId>,
+}
+
+/// A public stream begins soon, by its schedule. Published once for each schedule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamScheduledSoon {
+    pub stream_id: StreamId,
+    /// The stream's owner.
+    pub user_id: UserId,
+    pub playback_id: Uuid,
+    /// What its owner calls it; may be empty.
+    pub title: String,
+    /// When it is to begin. RFC 3339, UTC.
+    pub scheduled_at: DateTime<Utc>,
+}
+
 impl Event for StreamWentLive {
     const NAME: &'static str = "stream.live.started.v1";
     const SUMMARY: &'static str = "A stream went on air.";
@@ -127,6 +168,52 @@ impl Event for RecordingReady {
             ready_at: example_start() + TimeDelta::minutes(91),
         }
     }
+}
+
+impl Event for StreamDeleted {
+    const NAME: &'static str = "stream.stream.deleted.v1";
+    const SUMMARY: &'static str = "A stream was deleted.";
+
+    fn example() -> Self {
+        Self { stream_id: StreamId(42), user_id: example_user() }
+    }
+}
+
+impl Event for StreamAnnounced {
+    const NAME: &'static str = "stream.live.announced.v1";
+    const SUMMARY: &'static str = "Followers were told that a stream is live.";
+
+    fn example() -> Self {
+        Self {
+            stream_id: StreamId(42),
+            broadcast_id: BroadcastId(7),
+            channel_id: example_user(),
+            playback_id: example_playback(),
+            title: "Cooking with Ana".to_owned(),
+            started_at: example_start(),
+            by_mail: vec![example_follower(3)],
+            others: vec![example_follower(4)],
+        }
+    }
+}
+
+impl Event for StreamScheduledSoon {
+    const NAME: &'static str = "stream.schedule.came_near.v1";
+    const SUMMARY: &'static str = "A public stream begins soon.";
+
+    fn example() -> Self {
+        Self {
+            stream_id: StreamId(42),
+            user_id: example_user(),
+            playback_id: example_playback(),
+            title: "Cooking with Ana".to_owned(),
+            scheduled_at: example_start(),
+        }
+    }
+}
+
+fn example_follower(number: u128) -> UserId {
+    UserId(Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0000 + number))
 }
 
 fn example_user() -> UserId {

@@ -37,4 +37,9 @@ pub const SUBSCRIPTIONS: &[Subscription] = &[
         patterns: &["auth.user.*.v1"],
         purpose: "Chat keeps the names of users, so that messages show who wrote them.",
     },
+    Subscription {
+        queue: "auth.notices",
+        patterns: &["stream.live.announced.v1"],
+        purpose: "Auth, which has the addresses, sends followers a mail when a stream goes live.",
+    },
 ];

@@ -64,13 +64,19 @@ impl Issuer {
     /// A token of `user` in `session`, good for an hour.
     #[must_use]
     pub fn token_in(&self, session: SessionId, user: UserId, name: &str) -> String {
+        self.token_as(Role::Member, session, user, name)
+    }
+
+    /// A token of `user`, who has this role, in `session`, good for an hour.
+    #[must_use]
+    pub fn token_as(&self, role: Role, session: SessionId, user: UserId, name: &str) -> String {
         let now = SystemClock.now().timestamp();
         let claims = Claims {
             iss: "amphi".to_owned(),
             aud: AUDIENCE.to_owned(),
             sub: user,
             name: name.to_owned(),
-            role: Role::Member,
+            role,
             sid: session,
             iat: now,
             nbf: None,

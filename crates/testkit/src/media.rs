@@ -14,6 +14,9 @@ pub struct MediaServer {
     pub rtmp_port: u16,
     pub hls_port: u16,
     hook_port: u16,
+    control_port: u16,
+    /// How often it reports an encoder that publishes: `1s`. To be changed before it is started.
+    pub heartbeat: &'static str,
     webhook_url: String,
     secret: String,
 }
@@ -27,6 +30,8 @@ impl MediaServer {
             rtmp_port: free_port(),
             hls_port: free_port(),
             hook_port: free_port(),
+            control_port: free_port(),
+            heartbeat: "1s",
             webhook_url: webhook_url.to_owned(),
             secret: secret.to_owned(),
         }
@@ -50,6 +55,12 @@ impl MediaServer {
         kill_process_group(pid, Signal::KILL).expect("nginx runs");
     }
 
+    /// How it is asked and ordered: a value of `MEDIA_SERVERS`.
+    #[must_use]
+    pub fn control(&self) -> String {
+        format!("test=nginx-rtmp+http://127.0.0.1:{}", self.control_port)
+    }
+
     /// Everything it has written.
     #[must_use]
     pub fn home(&self) -> PathBuf {
@@ -63,10 +74,11 @@ impl MediaServer {
             .env("RTMP_LISTEN", format!("127.0.0.1:{}", self.rtmp_port))
             .env("HLS_LISTEN", format!("127.0.0.1:{}", self.hls_port))
             .env("HOOK_LISTEN", format!("127.0.0.1:{}", self.hook_port))
+            .env("CONTROL_LISTEN", format!("127.0.0.1:{}", self.control_port))
             .env("WEBHOOK_URL", &self.webhook_url)
             .env("WEBHOOK_SECRET", &self.secret)
             .env("MEDIA_SERVER_ID", "test")
-            .env("HEARTBEAT", "1s")
+            .env("HEARTBEAT", self.heartbeat)
             .output()
             .expect("bash is there");
         assert!(output.status.success(), "media {verb}: {}", String::from_utf8_lossy(&output.stderr));
@@ -165,6 +177,28 @@ pub fn play_a_second(url: &str) -> bool {
         .stderr(Stdio::null())
         .status();
     status.is_ok_and(|status| status.success())
+}
+
+/// ffmpeg that plays, until this is dropped.
+pub struct Player(Child);
+
+impl Player {
+    #[must_use]
+    pub fn play(url: &str) -> Self {
+        let child = Command::new("ffmpeg")
+            .args(["-nostdin", "-v", "error", "-rw_timeout", "10000000", "-i", url, "-c", "copy", "-f", "null", "-"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        Self(child.expect("ffmpeg is there"))
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // It may have ended by itself.
+        let _ = self.0.wait();
+    }
 }
 
 /// Files under `folder` that contain `text`.

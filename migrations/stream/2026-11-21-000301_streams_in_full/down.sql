@@ -29,7 +29,8 @@ alter table streams alter column stream_key_hash set not null;
 alter table streams add constraint streams_stream_key_hash_key unique (stream_key_hash);
 drop table stream_keys;
 
-drop index streams_words_idx;
+drop index streams_words_idx, streams_started_idx, streams_user_id_idx, recordings_broadcast_id_idx;
+drop function words_of;
 alter table streams
     drop column scheduled_at,
     drop column soon_told_at,
@@ -38,3 +39,7 @@ alter table streams
     drop column refused_until,
     drop column followers_told_at,
     drop column hls_viewers;
+
+create index streams_user_id_idx on streams (user_id);
+create index streams_list_idx on streams ((status = 'live') desc, id desc);
+create index streams_status_idx on streams (status, id desc);

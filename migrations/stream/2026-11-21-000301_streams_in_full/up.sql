@@ -11,11 +11,23 @@ alter table streams
     -- When followers were last told that it is live.
     add column followers_told_at timestamptz;
 
--- What the search looks for: words of title and description, as they are written.
-create index streams_words_idx on streams using gin (to_tsvector('simple', title || ' ' || coalesce(description, '')));
-create index streams_scheduled_idx on streams (scheduled_at) where scheduled_at is not null;
+-- What the search looks for: words of title and description as they are written, whatever stands between them, and
+-- however their accents are encoded.
+create function words_of(title text, description text) returns tsvector
+    language sql immutable parallel safe
+    return to_tsvector('simple', normalize(translate(
+        title || ' ' || coalesce(description, ''), $$./\:@_-&=?#+~%'"$$, repeat(' ', 16))));
+create index streams_words_idx on streams using gin (words_of(title, description));
+
+-- The orders of lists. The number of viewers is in no index: it changes with every viewer.
+drop index streams_user_id_idx, streams_list_idx, streams_status_idx;
+create index streams_public_idx on streams ((status = 'live') desc, id desc) where visibility = 'public';
+create index streams_live_idx on streams (id desc) where status = 'live' and visibility = 'public';
+create index streams_scheduled_idx on streams (scheduled_at, id desc);
+create index streams_started_idx on streams (start_time desc nulls last, id desc);
 create index streams_featured_idx on streams (id desc) where featured;
-create index streams_viewers_idx on streams (viewer_count desc, id desc);
+create index streams_user_id_idx on streams (user_id, id desc);
+create index recordings_broadcast_id_idx on recordings (broadcast_id);
 
 -- Keys to publish with, each stored as its SHA-256: a dump publishes nothing. A key that is revoked is deleted.
 create table stream_keys (
@@ -106,8 +118,8 @@ create table feed (
 create table webhook_calls (
     id bigint generated always as identity primary key,
     received_at timestamptz not null,
-    -- Which dialect: nginx-rtmp, srs, mediamtx, documented.
-    dialect text not null,
+    -- Which dialect: nginx-rtmp, srs, mediamtx, documented. Null if it was not even read.
+    dialect text,
     media_server text not null,
     server_run text not null,
     client_address text,
@@ -118,10 +130,14 @@ create table webhook_calls (
     -- As it was understood, to try it again; null if it was not.
     understood jsonb,
     stream_id bigint,
+    -- What the media server was answered.
     status smallint not null,
-    verdict text not null
+    verdict text not null,
+    -- Heartbeats and the like: there are so many that they are counted by themselves, and push out only each other.
+    is_routine boolean not null
 );
 create index webhook_calls_stream_id_idx on webhook_calls (stream_id, id desc);
+create index webhook_calls_routine_idx on webhook_calls (is_routine, id desc);
 
 -- Who follows a channel, that is all streams of a user.
 create table follows (

@@ -8,6 +8,7 @@
 //! - [`totp`]: codes of authenticator apps, and recovery codes.
 //! - [`mail`]: the queue of mails, what they say, and how they leave.
 //! - [`routes`]: the HTTP interface. [`client`]: who sends a request. [`store`]: the tables.
+//! - [`notices`]: what we do with events of others.
 //! - [`admin`]: the first administrator. [`sweep`]: forgets what has expired.
 
 pub mod config;
@@ -19,6 +20,7 @@ mod admin;
 mod client;
 mod keys;
 mod mail;
+mod notices;
 mod passwords;
 mod sealing;
 mod store;
@@ -116,11 +118,13 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         Box::pin(std::future::ready(problem.map_or(Ok(()), Err)))
     });
     context.tasks.spawn(sweep::run(Arc::clone(&app), context.tasks.shutdown()));
+    let notices = notices::Notices { clock: app.clock.clone() };
     let data = web::Data::from(Arc::clone(&app));
     Ok(chassis::App::new(move |service| {
         service.app_data(data.clone());
         routes::configure(service);
     })
+    .consume("auth.notices", notices)
     .when_serving(async move { admin::ensure(&app).await }))
 }
 

@@ -67,8 +67,6 @@ pub(crate) enum Command {
     },
     /// Answered, for clients that cannot see pings of the WebSocket.
     Ping,
-    /// Understood, and nothing follows.
-    Nothing,
 }
 
 /// How a client names a room.
@@ -297,7 +295,6 @@ impl Session {
                 }
             }
             Command::Ping => self.reply(&Reply::Pong),
-            Command::Nothing => {}
         }
     }
 

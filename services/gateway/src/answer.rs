@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use bytes::Bytes;
 use common::{Verified, Verifier};
-use futures_util::future::LocalBoxFuture;
+use futures_util::FutureExt as _;
+use futures_util::future::{LocalBoxFuture, select};
+use tokio_util::sync::CancellationToken;
 
 use crate::unread::Unread;
 use crate::upstream;
@@ -24,10 +26,16 @@ pub enum Answer {
     Holding(Box<Answer>, Unread),
 }
 
-/// A body that breaks off when a session ends.
+/// A body that breaks off when a session ends, or ends when this instance stops.
 pub struct Watched {
     body: upstream::Body,
-    ended: LocalBoxFuture<'static, ()>,
+    ended: LocalBoxFuture<'static, End>,
+}
+
+/// Why a body does not go on.
+enum End {
+    Session,
+    Stopping,
 }
 
 /// The session of whoever reads has ended.
@@ -42,10 +50,29 @@ impl Answer {
         match (body, reader) {
             (body @ upstream::Body::Stream(_), Some(reader)) => {
                 let watch = verifier.watch(reader.claims.sid);
-                let ended = Box::pin(async move { watch.ended().await });
+                let ended = Box::pin(async move {
+                    watch.ended().await;
+                    End::Session
+                });
                 Self::Watched(Box::new(Watched { body, ended }))
             }
             (body, _) => Self::Upstream(body),
+        }
+    }
+
+    /// The same, if it is one without an end (server-sent events), until `stopping`: its reader comes back by itself, and
+    /// would be waited for otherwise.
+    #[must_use]
+    pub fn until(self, stopping: &CancellationToken) -> Self {
+        let stopping = stopping.clone().cancelled_owned().map(|()| End::Stopping);
+        match self {
+            Self::Upstream(body) => Self::Watched(Box::new(Watched { body, ended: Box::pin(stopping) })),
+            Self::Watched(watched) => {
+                let Watched { body, ended } = *watched;
+                let ended = select(ended, Box::pin(stopping)).map(|ended| ended.factor_first().0);
+                Self::Watched(Box::new(Watched { body, ended: Box::pin(ended) }))
+            }
+            other => other,
         }
     }
 }
@@ -67,8 +94,10 @@ impl MessageBody for Answer {
             Self::Own(body) => pin!(body).poll_next(cx),
             Self::Upstream(body) => Pin::new(body).poll_next(cx).map_err(Into::into),
             Self::Watched(watched) => {
-                if watched.ended.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Some(Err(SessionEnded.into())));
+                match watched.ended.as_mut().poll(cx) {
+                    Poll::Ready(End::Session) => return Poll::Ready(Some(Err(SessionEnded.into()))),
+                    Poll::Ready(End::Stopping) => return Poll::Ready(None),
+                    Poll::Pending => {}
                 }
                 Pin::new(&mut watched.body).poll_next(cx).map_err(Into::into)
             }

@@ -291,7 +291,13 @@ async fn pass_on(
             let mut answer = Response::with_body(status, body);
             answer.head_mut().headers = headers;
             frame(head, &mut answer);
-            answer.map_body(|_, body| Answer::read_by(verified.as_ref(), &worker.gateway.verifier, body))
+            answer.map_body(|head, body| {
+                let gateway = &worker.gateway;
+                let answer = Answer::read_by(verified.as_ref(), &gateway.verifier, body);
+                let kind = head.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+                let is_endless = kind.starts_with(b"text/event-stream");
+                if is_endless { answer.until(&gateway.stopping) } else { answer }
+            })
         }
         Err(error) => own(problems::of_upstream(route, error).error_response()),
     }

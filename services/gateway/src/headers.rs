@@ -93,6 +93,7 @@ mod tests {
             ("baggage", "a=b"),
             ("proxy-authorization", "Basic x"),
             ("x-webhook-secret", "x"),
+            ("x-webhook-signature", "sha256=x"),
             ("x-media-server", "srs"),
             ("x-media-server-started", "1"),
             ("te", "trailers"),
@@ -113,11 +114,16 @@ mod tests {
 
     #[test]
     fn secrets_of_media_servers_pass_to_the_webhook_alone() {
-        let sent =
-            [("x-webhook-secret", "x"), ("x-media-server", "srs"), ("x-media-server-started", "1"), ("x-user-id", "1")];
+        let sent = [
+            ("x-webhook-secret", "x"),
+            ("x-webhook-signature", "sha256=x"),
+            ("x-media-server", "srs"),
+            ("x-media-server-started", "1"),
+            ("x-user-id", "1"),
+        ];
         assert_eq!(
             passed("/webhook/stream-event", &sent),
-            ["x-media-server", "x-media-server-started", "x-webhook-secret"]
+            ["x-media-server", "x-media-server-started", "x-webhook-secret", "x-webhook-signature"]
         );
     }
 

@@ -86,7 +86,7 @@ fn start(config: Config, context: &Context) -> anyhow::Result<App> {
     }
     let log = AccessLog::of_process();
     let gateway = Gateway::new(config, fleets, verifier.clone(), health.clone(), Arc::clone(clock), log)?;
-    let gateway = Arc::new(gateway);
+    let gateway = Arc::new(Gateway { stopping: context.stopping.clone(), ..gateway });
     if backplane.is_remote() {
         let limiters = vec![Arc::clone(&gateway.per_address), Arc::clone(&gateway.per_user)];
         tasks.spawn(rate::share(limiters, backplane.clone(), tasks.shutdown()));

@@ -125,7 +125,7 @@ pub(crate) const ROUTE: Route = Route {
 const WEBHOOK: Route = Route {
     service: Service::Stream,
     access: Access::Public,
-    headers: &["x-webhook-secret", "x-media-server", "x-media-server-started"],
+    headers: &["x-webhook-secret", "x-webhook-signature", "x-media-server", "x-media-server-started"],
     max_body: 64 * KIB,
     limits: Limits::None,
     ..ROUTE
@@ -188,6 +188,24 @@ pub const ROUTES: &[Route] = &[
         ..ROUTE
     },
     Route {
+        paths: &["/api/v1/streams/events", "/api/streams/events", "/streams/events"],
+        service: Service::Stream,
+        methods: Methods::Read,
+        access: Access::Public,
+        purpose: "What happens on streams, as it happens (server-sent events)",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/streams/{id}/thumbnail", "/api/streams/{id}/thumbnail", "/streams/{id}/thumbnail"],
+        service: Service::Stream,
+        methods: Methods::Read,
+        access: Access::Public,
+        limits: Limits::None,
+        is_embeddable: true,
+        purpose: "The picture of a stream",
+        ..ROUTE
+    },
+    Route {
         paths: &["/api/v1/streams/{id}", "/api/streams/{id}", "/streams/{id}"],
         service: Service::Stream,
         access: Access::PublicToRead,
@@ -199,6 +217,29 @@ pub const ROUTES: &[Route] = &[
         service: Service::Stream,
         access: Access::PublicToRead,
         purpose: "What belongs to a stream",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/streams/{id}/view", "/api/streams/{id}/view", "/streams/{id}/view"],
+        service: Service::Stream,
+        // Whoever plays counts, signed in or not; a whole school may watch from one address.
+        access: Access::Public,
+        max_body: 4 * KIB,
+        limits: Limits::None,
+        purpose: "Say that one watches a stream",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/channels", "/api/channels"],
+        service: Service::Stream,
+        purpose: "Channels that one follows",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/channels/{rest..}", "/api/channels/{rest..}"],
+        service: Service::Stream,
+        access: Access::PublicToRead,
+        purpose: "A channel, follow it",
         ..ROUTE
     },
     Route {
@@ -214,6 +255,18 @@ pub const ROUTES: &[Route] = &[
         ],
         purpose: "Callbacks of media servers, with the secret in the path",
         ..WEBHOOK
+    },
+    Route {
+        paths: &["/api/v1/admin/webhooks", "/api/admin/webhooks"],
+        service: Service::Stream,
+        purpose: "What media servers said lately, for administrators",
+        ..ROUTE
+    },
+    Route {
+        paths: &["/api/v1/admin/webhooks/{rest..}", "/api/admin/webhooks/{rest..}"],
+        service: Service::Stream,
+        purpose: "What would come of it now",
+        ..ROUTE
     },
     // Meetings
     Route {

@@ -7,6 +7,7 @@ use actix_web::HttpRequest;
 use chassis::access_log::AccessLog;
 use chassis::health::Health;
 use common::{Problem, SharedClock, Verifier};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Fleets, Service};
 use crate::docs::Documents;
@@ -28,6 +29,8 @@ pub struct Gateway {
     pub access_log: AccessLog,
     pub per_address: Arc<Limiter>,
     pub per_user: Arc<Limiter>,
+    /// Cancelled when answers without an end have to end.
+    pub stopping: CancellationToken,
 }
 
 impl Gateway {
@@ -51,6 +54,7 @@ impl Gateway {
             health,
             clock,
             access_log,
+            stopping: CancellationToken::new(),
         })
     }
 }

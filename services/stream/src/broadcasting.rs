@@ -12,7 +12,7 @@ use actix_web::http::StatusCode;
 use chrono::{DateTime, Utc};
 use common::{BroadcastId, Problem, StreamId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
-use events::{EndReason, RecordingReady, StreamEnded, StreamWentLive};
+use events::{EndReason, RecordingReady, StreamDeleted, StreamEnded, StreamWentLive};
 use outbox::Pending;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::App;
+use crate::audience::viewers_item;
 use crate::call::{Call, Name, What};
 use crate::domain::{Connection, KeyId, MediaServer, Stream, Visibility};
 use crate::error::StreamError;
@@ -182,19 +183,20 @@ pub(crate) async fn settle_within(
     Ok(outcomes.into_iter().flatten().collect())
 }
 
-/// Something happens to streams otherwise than by a call: an order, or silence.
-pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<(), StreamError> {
+/// Something happens to streams otherwise than by a call: an order, or silence. Returns what came of it, for each stream
+/// that exists.
+pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<Vec<Outcome>, StreamError> {
     let mut conn = app.pool.get().await?;
     let result = conn
         .transaction(async |conn| {
             let mut effects = Effects::new(app.clock.now(), app.config.rules());
-            happen_within(conn, &mut effects, all).await?;
+            let outcomes = happen_within(conn, &mut effects, all).await?;
             effects.tell(conn).await?;
-            Ok::<_, StreamError>(((), effects.changed))
+            Ok::<_, StreamError>((outcomes, effects.changed))
         })
         .await;
     forget_changed(app, &result).await;
-    result.map(|_| ())
+    Ok(result?.0)
 }
 
 /// The same, in a transaction of the caller's, who ends it with [`Effects::tell`].
@@ -202,15 +204,14 @@ pub(crate) async fn happen_within(
     conn: &mut AsyncPgConnection,
     effects: &mut Effects,
     all: &[(StreamId, Happening)],
-) -> Result<(), StreamError> {
+) -> Result<Vec<Outcome>, StreamError> {
     let ids: Vec<i64> = all.iter().map(|(id, _)| id.0).collect();
     let streams = situations::lock(conn, &[], &[], &ids).await?;
     let asked = all.iter().filter_map(|(id, happening)| {
         let stream = streams.iter().find(|stream| stream.id == *id)?.clone();
-        Some(Asked { stream, key_id: None, caller: None, to_do: ToDo::Decide(happening.clone()) })
+        Some(Asked { stream, key_id: None, to_do: ToDo::Decide(happening.clone()) })
     });
-    round(conn, effects, asked.collect(), Mode::ForGood).await?;
-    Ok(())
+    round(conn, effects, asked.collect(), Mode::ForGood).await
 }
 
 /// Cached answers that are wrong now are dropped.
@@ -231,44 +232,38 @@ struct Subjects {
     by_id: HashMap<StreamId, Stream>,
     by_playback: HashMap<Uuid, StreamId>,
     by_key: HashMap<Vec<u8>, (KeyId, StreamId)>,
+    by_key_id: HashMap<KeyId, StreamId>,
 }
 
 impl Subjects {
     async fn find(conn: &mut AsyncPgConnection, reports: &[Report]) -> Result<Self, StreamError> {
         let mut hashes = Vec::new();
         let mut playback_ids = Vec::new();
+        let mut kept = Vec::new();
         for report in reports {
-            match &report.call.what {
-                What::Publish { key, .. } => hashes.push(key.hash()),
-                What::Heartbeat { name }
-                | What::Confirm { name }
-                | What::Leave { name }
-                | What::Play { name }
-                | What::Recorded { name, .. } => match name {
-                    Name::Key(key) => hashes.push(key.hash()),
-                    Name::Public(playback_id) => playback_ids.push(*playback_id),
-                },
+            match report.call.what.name() {
+                Name::Key(key) => hashes.push(key.hash()),
+                Name::Public(playback_id) => playback_ids.push(*playback_id),
+                Name::Kept(key) => kept.extend(key),
             }
         }
-        let locked = situations::lock(conn, &hashes, &playback_ids, &[]).await?;
+        let by_key_id = if kept.is_empty() { HashMap::new() } else { keys::streams_of(conn, &kept).await? };
+        let of_kept: Vec<i64> = by_key_id.values().map(|id| id.0).collect();
+        let locked = situations::lock(conn, &hashes, &playback_ids, &of_kept).await?;
         let by_key = if hashes.is_empty() { HashMap::new() } else { situations::find_keys(conn, &hashes).await? };
         let by_playback = locked.iter().map(|stream| (stream.playback_id, stream.id)).collect();
-        Ok(Self { by_id: locked.into_iter().map(|stream| (stream.id, stream)).collect(), by_playback, by_key })
+        let by_id = locked.into_iter().map(|stream| (stream.id, stream)).collect();
+        Ok(Self { by_id, by_playback, by_key, by_key_id })
     }
 
     /// Which stream a call is about, and with which key; or what becomes of a call about none.
     fn of(&self, what: &What) -> Result<(&Stream, Option<KeyId>), Outcome> {
-        let by_key = |hash: Vec<u8>| self.by_key.get(&hash).map(|(key, stream)| (*stream, Some(*key)));
-        let found = match what {
-            What::Publish { key, .. } => by_key(key.hash()),
-            What::Heartbeat { name }
-            | What::Confirm { name }
-            | What::Leave { name }
-            | What::Play { name }
-            | What::Recorded { name, .. } => match name {
-                Name::Key(key) => by_key(key.hash()),
-                Name::Public(playback_id) => self.by_playback.get(playback_id).map(|stream| (*stream, None)),
-            },
+        let found = match (what, what.name()) {
+            // What everybody knows lets nobody publish.
+            (What::Publish { .. }, Name::Public(_)) => None,
+            (_, Name::Key(key)) => self.by_key.get(&key.hash()).map(|(key, stream)| (*stream, Some(*key))),
+            (_, Name::Public(playback_id)) => self.by_playback.get(playback_id).map(|stream| (*stream, None)),
+            (_, Name::Kept(key)) => key.and_then(|key| Some((*self.by_key_id.get(&key)?, Some(key)))),
         };
         let found = found.and_then(|(stream, key)| Some((self.by_id.get(&stream)?, key)));
         found.ok_or_else(|| {
@@ -276,7 +271,10 @@ impl Subjects {
                 What::Publish { .. } => (Err(Refusal::WrongKey), "refused: no stream has this key"),
                 // This answer is what disconnects an encoder whose key was revoked.
                 What::Heartbeat { .. } => (Err(Refusal::WrongKey), "sent away: no stream has this key any more"),
-                What::Play { .. } => (Err(Refusal::NoSuchPlayback), "refused: nothing is played under this name"),
+                What::Play { .. } | What::MayPlay { .. } => {
+                    (Err(Refusal::NoSuchPlayback), "refused: nothing is played under this name")
+                }
+                What::HandOn { .. } => (Err(Refusal::NoSuchPlayback), "refused: no stream has this name"),
                 What::Confirm { .. } | What::Leave { .. } => (Ok(Answer::Fine), "ignored: no stream has this name"),
                 What::Recorded { .. } => (Ok(Answer::Fine), "ignored: a recording of no stream of ours"),
             };
@@ -289,7 +287,6 @@ impl Subjects {
 struct Asked {
     stream: Stream,
     key_id: Option<KeyId>,
-    caller: Option<Connection>,
     to_do: ToDo,
 }
 
@@ -308,7 +305,7 @@ impl Asked {
         let happening = match (&report.call.what, key_id) {
             (What::Recorded { path, .. }, _) => {
                 let to_do = ToDo::Keep { media_server: caller.media_server.name, path: path.clone() };
-                return Self { stream, key_id, caller: None, to_do };
+                return Self { stream, key_id, to_do };
             }
             (What::Publish { under, .. }, Some(key)) => {
                 Happening::Publish { caller: caller.clone(), key, under: under.clone() }
@@ -319,8 +316,22 @@ impl Asked {
             (What::Confirm { .. }, _) => Happening::Confirm { caller: caller.clone() },
             (What::Leave { .. }, _) => Happening::Leave { caller: caller.clone() },
             (What::Play { .. }, _) => Happening::Play { caller: caller.clone() },
+            (What::MayPlay { .. }, _) => Happening::MayPlay,
+            (What::HandOn { .. }, _) => Happening::HandOn,
         };
-        Self { stream, key_id, caller: Some(caller), to_do: ToDo::Decide(happening) }
+        Self { stream, key_id, to_do: ToDo::Decide(happening) }
+    }
+}
+
+impl Asked {
+    /// Whether the connection published or played before is asked of those that say that they do, or that they do not any more.
+    fn whose_past_counts(&self) -> Option<&Connection> {
+        match &self.to_do {
+            ToDo::Decide(
+                Happening::Heartbeat { caller, .. } | Happening::Confirm { caller } | Happening::Leave { caller },
+            ) => Some(caller),
+            _ => None,
+        }
     }
 }
 
@@ -331,7 +342,7 @@ async fn round(
     asked: Vec<Asked>,
     mode: Mode,
 ) -> Result<Vec<Outcome>, StreamError> {
-    let streams = asked.iter().map(|one| (one.stream.clone(), one.caller.clone())).collect();
+    let streams = asked.iter().map(|one| (one.stream.clone(), one.whose_past_counts().cloned())).collect();
     let known = situations::load(conn, streams).await?;
     let mut outcomes = Vec::with_capacity(asked.len());
     let mut changes = Vec::new();
@@ -499,7 +510,8 @@ impl Effects {
             players::put(conn, &came).await?;
         }
         if !counted.is_empty() {
-            players::recount(conn, &counted).await?;
+            let changed = players::recount(conn, &counted).await?;
+            self.feed.extend(changed.iter().map(|one| viewers_item(StreamId(one.stream_id), one.viewers)));
         }
         Ok(())
     }
@@ -596,6 +608,32 @@ pub(crate) async fn find_abandoned(
     Ok(abandoned.into_iter().map(|stream| (stream, Happening::Close)).collect())
 }
 
+/// Ends what is on air, and returns whom the media server is to send away, after the commit.
+pub(crate) async fn stop(
+    conn: &mut AsyncPgConnection,
+    effects: &mut Effects,
+    id: StreamId,
+    reason: EndReason,
+) -> Result<Vec<Connection>, StreamError> {
+    let on_air = situations::find_on_air(conn, &[], Some(id)).await?;
+    happen_within(conn, effects, &[(id, Happening::Stop { reason })]).await?;
+    Ok(on_air.into_iter().map(|on_air| on_air.encoder).collect())
+}
+
+/// The same, if it is on air with this key, or nobody knows with which.
+pub(crate) async fn end_of_key(
+    conn: &mut AsyncPgConnection,
+    effects: &mut Effects,
+    id: StreamId,
+    key: KeyId,
+) -> Result<Vec<Connection>, StreamError> {
+    let on_air = situations::find_on_air(conn, &[], Some(id)).await?;
+    if on_air.iter().any(|on_air| on_air.key_id.is_none_or(|of| of == key)) {
+        return stop(conn, effects, id, EndReason::KeyRevoked).await;
+    }
+    Ok(Vec::new())
+}
+
 /// What an owner is done with: everything of this stream is ended before it goes.
 pub(crate) async fn end_before_deletion(
     conn: &mut AsyncPgConnection,
@@ -604,7 +642,9 @@ pub(crate) async fn end_before_deletion(
 ) -> Result<(), StreamError> {
     let all: Vec<_> = ids.iter().map(|id| (*id, Happening::Stop { reason: EndReason::Deleted })).collect();
     happen_within(conn, effects, &all).await?;
-    streams::delete(conn, ids).await?;
+    for (stream_id, user_id) in streams::delete(conn, ids).await? {
+        effects.events.push(Pending::of(&StreamDeleted { stream_id, user_id })?);
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::StreamKey;
+use crate::domain::{KeyId, StreamKey};
 
 /// What happened at a media server, to one of its connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,8 @@ pub struct Call {
 pub enum What {
     /// An encoder wants to publish. The answer decides.
     Publish {
-        key: StreamKey,
+        /// The key that it came with.
+        name: Name,
         /// The public name that it publishes under, where the media server cannot hand a broadcast on under another
         /// name. It must be the stream's own, as it is what viewers ask for.
         under: Option<String>,
@@ -32,6 +33,10 @@ pub enum What {
     Leave { name: Name },
     /// A player wants to play. The answer decides.
     Play { name: Name },
+    /// A player asks whether it may play. Whether it does is told otherwise, or not at all.
+    MayPlay { name: Name },
+    /// The media server itself hands on what an encoder was let publish, to where viewers find it.
+    HandOn { name: Name },
     /// A file was recorded.
     Recorded { name: Name, path: String },
 }
@@ -41,6 +46,8 @@ pub enum What {
 pub enum Name {
     Key(StreamKey),
     Public(Uuid),
+    /// A key that only the row is known of: the call was kept, the key was not. `None`: nobody had this key.
+    Kept(Option<KeyId>),
 }
 
 impl Name {
@@ -59,6 +66,7 @@ impl fmt::Debug for Name {
         match self {
             Self::Key(_) => f.write_str("Key(…)"),
             Self::Public(playback_id) => write!(f, "Public({playback_id})"),
+            Self::Kept(key) => write!(f, "Kept({key:?})"),
         }
     }
 }
@@ -70,10 +78,58 @@ pub struct Understood {
     pub what: Kind,
     /// The key's row, where the call had a key that exists.
     pub key_id: Option<i64>,
-    /// The public name in it, if it had one.
+    /// The public name in it, if it had one instead.
     pub playback_id: Option<Uuid>,
+    /// The public name that it wanted to publish under; [`NO_NAME`] where that was none.
+    pub under: Option<String>,
     /// The recorded file.
     pub path: Option<String>,
+}
+
+/// Stands for a name that is no playback id: it may have been a key.
+const NO_NAME: &str = "…";
+
+impl Understood {
+    /// What is kept of `call`, whose key is that of this row.
+    #[must_use]
+    pub fn of(call: &Call, key_id: Option<KeyId>) -> Self {
+        let public =
+            |text: &String| if matches!(Name::of(text), Name::Public(_)) { text.clone() } else { NO_NAME.into() };
+        Self {
+            client_id: call.client_id.clone(),
+            what: call.what.kind(),
+            key_id: key_id.map(|id| id.0),
+            playback_id: match call.what.name() {
+                Name::Public(playback_id) => Some(*playback_id),
+                Name::Key(_) | Name::Kept(_) => None,
+            },
+            under: match &call.what {
+                What::Publish { under, .. } => under.as_ref().map(public),
+                _ => None,
+            },
+            path: match &call.what {
+                What::Recorded { path, .. } => Some(path.clone()),
+                _ => None,
+            },
+        }
+    }
+
+    /// The call again.
+    #[must_use]
+    pub fn call(self) -> Call {
+        let name = self.playback_id.map_or(Name::Kept(self.key_id.map(KeyId)), Name::Public);
+        let what = match self.what {
+            Kind::Publish => What::Publish { name, under: self.under },
+            Kind::Heartbeat => What::Heartbeat { name },
+            Kind::Confirm => What::Confirm { name },
+            Kind::Leave => What::Leave { name },
+            Kind::Play => What::Play { name },
+            Kind::MayPlay => What::MayPlay { name },
+            Kind::HandOn => What::HandOn { name },
+            Kind::Recorded => What::Recorded { name, path: self.path.unwrap_or_default() },
+        };
+        Call { client_id: self.client_id, what }
+    }
 }
 
 /// What a call says, without what it says it of.
@@ -85,7 +141,17 @@ pub enum Kind {
     Confirm,
     Leave,
     Play,
+    MayPlay,
+    HandOn,
     Recorded,
+}
+
+impl Kind {
+    /// Whether such calls come all the time, and rarely say anything new.
+    #[must_use]
+    pub fn is_routine(self) -> bool {
+        matches!(self, Self::Heartbeat | Self::MayPlay)
+    }
 }
 
 impl What {
@@ -97,7 +163,24 @@ impl What {
             Self::Confirm { .. } => Kind::Confirm,
             Self::Leave { .. } => Kind::Leave,
             Self::Play { .. } => Kind::Play,
+            Self::MayPlay { .. } => Kind::MayPlay,
+            Self::HandOn { .. } => Kind::HandOn,
             Self::Recorded { .. } => Kind::Recorded,
+        }
+    }
+
+    /// What it says it of.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Publish { name, .. }
+            | Self::Heartbeat { name }
+            | Self::Confirm { name }
+            | Self::Leave { name }
+            | Self::Play { name }
+            | Self::MayPlay { name }
+            | Self::HandOn { name }
+            | Self::Recorded { name, .. } => name,
         }
     }
 }
@@ -114,5 +197,37 @@ mod tests {
             assert_eq!(Name::of(&text), Name::Key(StreamKey::of(&text)), "{text}");
         }
         assert!(!format!("{:?}", Name::of("hunter2")).contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_call_decides_it_again_and_has_no_key() {
+        let key = || Name::Key(StreamKey::of("hunter2"));
+        let (kept, public) = (Name::Kept(Some(KeyId(7))), Name::Public(Uuid::from_u128(7)));
+        let under = Some(Uuid::from_u128(7).to_string());
+        let cases = [
+            (What::Publish { name: key(), under: under.clone() }, What::Publish { name: kept.clone(), under }),
+            (
+                What::Publish { name: key(), under: Some("hunter2".into()) },
+                What::Publish { name: kept.clone(), under: Some(NO_NAME.into()) },
+            ),
+            (What::Heartbeat { name: key() }, What::Heartbeat { name: kept.clone() }),
+            (What::Leave { name: key() }, What::Leave { name: kept.clone() }),
+            (What::Confirm { name: key() }, What::Confirm { name: kept.clone() }),
+            (What::Play { name: key() }, What::Play { name: kept.clone() }),
+            (What::MayPlay { name: key() }, What::MayPlay { name: kept.clone() }),
+            (What::HandOn { name: key() }, What::HandOn { name: kept.clone() }),
+            (
+                What::Recorded { name: key(), path: "/rec/1.flv".into() },
+                What::Recorded { name: kept, path: "/rec/1.flv".into() },
+            ),
+            (What::Leave { name: public.clone() }, What::Leave { name: public }),
+        ];
+        for (what, expected) in cases {
+            let understood = Understood::of(&Call { client_id: "3".into(), what }, Some(KeyId(7)));
+            let json = serde_json::to_string(&understood).unwrap();
+            assert!(!json.contains("hunter2"), "{json}");
+            let again: Understood = serde_json::from_str(&json).unwrap();
+            assert_eq!(again.call(), Call { client_id: "3".into(), what: expected });
+        }
     }
 }

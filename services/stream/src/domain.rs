@@ -1,14 +1,15 @@
 //! Streams and broadcasts, and what their texts may be. Parsed once, then trusted.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use chassis::secrets::random_hex;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use common::{BroadcastId, Invalid, Problem, StreamId, UserId};
 use events::EndReason;
 use ring::digest::{SHA256, digest};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -16,6 +17,13 @@ use uuid::Uuid;
 const LONGEST_TEXT: usize = 255;
 /// A description is a text, not a book: in characters.
 const LONGEST_DESCRIPTION: usize = 5000;
+/// Of a search, in characters, and the words of it that count.
+const LONGEST_SEARCH: usize = 200;
+const MOST_WORDS: usize = 10;
+/// What a key is called, in characters.
+const LONGEST_KEY_NAME: usize = 100;
+/// Nobody plans further ahead.
+const FURTHEST_SCHEDULE: TimeDelta = TimeDelta::days(2 * 366);
 /// Random bytes in a stream key: 160 bits.
 const KEY_BYTES: usize = 20;
 
@@ -192,39 +200,181 @@ impl Publication {
     }
 }
 
-/// What an owner says of a stream, checked. A field left out stays as it is.
+/// What a stream is asked for by: its id, or its public name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamName {
+    Id(StreamId),
+    Playback(Uuid),
+}
+
+impl fmt::Display for StreamName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Playback(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for StreamName {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match Uuid::try_parse(text) {
+            Ok(playback_id) if text.len() == 36 => Ok(Self::Playback(playback_id)),
+            _ => text.parse().map(Self::Id),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for StreamName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is said of a stream, checked. A field left out stays as it is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
     pub title: Option<String>,
-    pub description: Option<String>,
-    pub thumbnail: Option<String>,
+    pub description: Option<Option<String>>,
+    pub thumbnail: Option<Option<String>>,
+    /// In whole microseconds, as it is stored. See [`check_schedule`].
+    pub scheduled_at: Option<Option<DateTime<Utc>>>,
+    pub visibility: Option<Visibility>,
+    /// For administrators to say.
+    pub featured: Option<bool>,
 }
 
 impl Description {
-    /// Names every field that is not valid.
-    pub fn parse(
-        title: Option<String>,
-        description: Option<String>,
-        thumbnail: Option<String>,
-    ) -> Result<Self, Problem> {
+    /// `said`, if its texts are valid; else a problem that names every field that is not.
+    pub fn parse(said: Self) -> Result<Self, Problem> {
         let mut invalid = Invalid::default();
-        let mut check = |name, text: &Option<String>, longest: usize, may_break: bool| {
-            let Some(text) = text else { return };
-            if text.chars().count() > longest {
-                invalid.field(name, format!("may have at most {longest} characters"));
-            }
-            if text.chars().any(|c| c.is_control() && !(may_break && matches!(c, '\n' | '\r' | '\t'))) {
-                invalid.field(name, "must not have control characters");
+        let mut check = |name, text: Option<&String>, longest: usize, may_break: bool| {
+            if let Some(text) = text {
+                check_text(&mut invalid, name, text, longest, may_break);
             }
         };
-        check("title", &title, LONGEST_TEXT, false);
-        check("description", &description, LONGEST_DESCRIPTION, true);
-        check("thumbnail", &thumbnail, LONGEST_TEXT, false);
-        let is_address = |text: &String| text.is_empty() || text.starts_with("https://") || text.starts_with("http://");
-        if !thumbnail.as_ref().is_none_or(is_address) {
+        check("title", said.title.as_ref(), LONGEST_TEXT, false);
+        check("description", said.description.as_ref().and_then(Option::as_ref), LONGEST_DESCRIPTION, true);
+        check("thumbnail", said.thumbnail.as_ref().and_then(Option::as_ref), LONGEST_TEXT, false);
+        // An empty address is none.
+        let thumbnail = said.thumbnail.map(|address| address.filter(|address| !address.is_empty()));
+        let is_address = |text: &String| text.starts_with("https://") || text.starts_with("http://");
+        if !thumbnail.iter().flatten().all(is_address) {
             invalid.field("thumbnail", "must be an http or https address");
         }
-        invalid.or(Self { title, description, thumbnail })
+        let scheduled_at = said.scheduled_at.map(|at| at.map(|at| at.trunc_subsecs(6)));
+        invalid.or(Self { thumbnail, scheduled_at, ..said })
+    }
+}
+
+fn check_text(invalid: &mut Invalid, name: &'static str, text: &str, longest: usize, may_break: bool) {
+    if text.chars().count() > longest {
+        invalid.field(name, format!("may have at most {longest} characters"));
+    }
+    if text.chars().any(|c| c.is_control() && !(may_break && matches!(c, '\n' | '\r' | '\t'))) {
+        invalid.field(name, "must not have control characters");
+    }
+}
+
+/// Whether a stream can be announced for `at`, when it was not before.
+pub fn check_schedule(at: DateTime<Utc>, now: DateTime<Utc>) -> Result<(), Problem> {
+    let mut invalid = Invalid::default();
+    if at <= now || at > now + FURTHEST_SCHEDULE {
+        invalid.field("scheduledAt", "must be in the future, within two years");
+    }
+    invalid.or(())
+}
+
+/// What a key is to be called, if that is a name.
+pub fn key_name(text: String) -> Result<String, Problem> {
+    let mut invalid = Invalid::default();
+    if text.trim().is_empty() {
+        invalid.field("name", "must not be empty");
+    }
+    check_text(&mut invalid, "name", &text, LONGEST_KEY_NAME, false);
+    invalid.or(text)
+}
+
+/// Why a broadcast ended, for people.
+#[must_use]
+pub fn in_words(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Left => "The encoder stopped publishing.",
+        EndReason::Stale => "The media server was not heard of any more, and the encoder did not come back.",
+        EndReason::Vanished => "The connection of the encoder was lost, and it did not come back.",
+        EndReason::StoppedByOwner => "Its owner ended it.",
+        EndReason::StoppedByAdministrator => "An administrator ended it.",
+        EndReason::KeyRevoked => "The stream key that it was published with was revoked or replaced.",
+        EndReason::Deleted => "The stream was deleted.",
+        EndReason::Replaced => "Another encoder took over.",
+    }
+}
+
+/// Which streams a list has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// `None`: all.
+    pub which: Option<Which>,
+    pub owner: Option<UserId>,
+    /// Whether their owner asks, who sees all of them. Everybody else sees public ones.
+    pub is_owners: bool,
+    pub search: Option<Search>,
+    pub sort: Option<Sort>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// On air.
+    Live,
+    /// Announced, and not on air yet. Up to an hour late.
+    Upcoming,
+    /// Chosen by an administrator.
+    Featured,
+    /// Not on air.
+    Ended,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Sort {
+    Newest,
+    Oldest,
+    /// Those on air first, by how many watch; then the newest.
+    Viewers,
+    /// Those that begin soonest first, then those that are not announced for any time.
+    Scheduled,
+    /// Those that went live last first, then those that never did.
+    Started,
+}
+
+/// What is searched for: streams with all of these words in title or description, each at least as the beginning of one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Search(Vec<String>);
+
+impl Search {
+    /// `None` if there is nothing to search for.
+    pub fn parse(text: &str) -> Result<Option<Self>, Problem> {
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let mut invalid = Invalid::default();
+        if text.chars().count() > LONGEST_SEARCH {
+            invalid.field("search", format!("may have at most {LONGEST_SEARCH} characters"));
+        }
+        // An accent can be a character of its own, after its letter.
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '\u{300}'..='\u{36f}');
+        let words = text.split(|c| !is_part(c)).filter(|word| !word.is_empty());
+        invalid.or(Some(Self(words.take(MOST_WORDS).map(str::to_owned).collect())))
+    }
+
+    /// As `to_tsquery` reads it; empty, and so found nowhere, if it has no word. A word has letters and digits only, so
+    /// none of it is an operator there.
+    #[must_use]
+    pub fn as_query(&self) -> String {
+        self.0.iter().map(|word| format!("'{word}':*")).collect::<Vec<_>>().join(" & ")
     }
 }
 
@@ -243,11 +393,38 @@ mod tests {
 
     #[test]
     fn texts_that_are_too_long_or_have_control_characters_are_named() {
-        let problem =
-            Description::parse(Some("a".repeat(256)), Some("\0".into()), Some("javascript:1".into())).unwrap_err();
+        let said = Description {
+            title: Some("a".repeat(256)),
+            description: Some(Some("\0".into())),
+            thumbnail: Some(Some("javascript:1".into())),
+            ..Description::default()
+        };
+        let problem = Description::parse(said).unwrap_err();
         let fields = problem.body()["fields"].clone();
         for name in ["title", "description", "thumbnail"] {
             assert!(fields.get(name).is_some(), "{name} in {fields}");
+        }
+    }
+
+    #[test]
+    fn a_search_is_words_whatever_is_between_them() {
+        let query = |text: &str| Search::parse(text).unwrap().map(|search| search.as_query());
+        assert_eq!(query(" \t"), None);
+        assert_eq!(query("Nấu  ăn"), Some("'Nấu':* & 'ăn':*".into()));
+        assert_eq!(query("node.js | !(a & 'b') \\ \0:*"), Some("'node':* & 'js':* & 'a':* & 'b':*".into()));
+        assert_eq!(query("a\u{302}\u{301}m"), Some("'a\u{302}\u{301}m':*".into()));
+        assert_eq!(query("?!"), Some(String::new()));
+        assert_eq!(query(&"a ".repeat(100)).unwrap().matches('&').count(), MOST_WORDS - 1);
+        assert!(Search::parse(&"a".repeat(201)).is_err());
+    }
+
+    #[test]
+    fn a_stream_is_asked_for_by_its_id_or_its_public_name_as_we_write_it() {
+        let playback_id = Uuid::new_v4();
+        assert_eq!(playback_id.to_string().parse(), Ok(StreamName::Playback(playback_id)));
+        assert_eq!("7".parse(), Ok(StreamName::Id(StreamId(7))));
+        for text in ["", "abc", "9223372036854775808", &playback_id.simple().to_string()] {
+            assert!(text.parse::<StreamName>().is_err(), "{text}");
         }
     }
 }

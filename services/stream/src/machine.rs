@@ -55,6 +55,10 @@ pub(crate) enum Happening {
     Leave { caller: Connection },
     /// A connection wants to play.
     Play { caller: Connection },
+    /// A connection asks whether it may play.
+    MayPlay,
+    /// The media server hands on what is published.
+    HandOn,
     /// Somebody who may do so ends the broadcast.
     Stop { reason: EndReason },
     /// This publication is not heard of any more.
@@ -151,6 +155,8 @@ pub(crate) fn decide(known: &Situation, happening: &Happening, now: DateTime<Utc
         Happening::Confirm { caller } => at.confirm(caller),
         Happening::Leave { caller } => at.leave(caller),
         Happening::Play { caller } => at.play(caller),
+        Happening::MayPlay => at.may_play(),
+        Happening::HandOn => at.hand_on(),
         Happening::Stop { reason } => at.stop(*reason),
         Happening::Gone { publication, reason } => at.gone(*publication, *reason),
         Happening::Close => at.close(),
@@ -251,8 +257,9 @@ impl Moment<'_> {
         if current.encoder == *caller {
             return Step::fine("the encoder is on air", vec![Change::Heard(current.id)]);
         }
-        // Asking and arriving are told of under different names by some media servers; nobody else was let publish there.
-        if current.encoder.media_server == caller.media_server {
+        // Asking and arriving are told of under different names by some media servers; nobody else was let publish there. Who
+        // was on air before has left since, and this is told late.
+        if current.encoder.media_server == caller.media_server && self.known.callers_last.is_none() {
             let changes = vec![Change::Heard(current.id), Change::Rename(current.id, caller.client_id.clone())];
             return Step::fine(format!("the encoder is on air, as {}", who(caller)), changes);
         }
@@ -288,14 +295,29 @@ impl Moment<'_> {
     }
 
     fn play(&self, caller: &Connection) -> Step {
-        if self.known.stream.visibility == Visibility::Private {
-            return Step::refuse(Refusal::NoSuchPlayback, "refused: the stream is private");
+        let may = self.may_play();
+        if may.answer.is_err() {
+            return may;
         }
         let verdict = match self.known.on_air {
             Some(_) => "a viewer came",
             None => "a viewer came, and waits for the stream to begin",
         };
         Step::fine(verdict, vec![Change::PlayerCame(caller.clone())])
+    }
+
+    fn may_play(&self) -> Step {
+        if self.known.stream.visibility == Visibility::Private {
+            return Step::refuse(Refusal::NoSuchPlayback, "refused: the stream is private");
+        }
+        Step::fine("a viewer may play", Vec::new())
+    }
+
+    fn hand_on(&self) -> Step {
+        match self.known.on_air {
+            Some(_) => Step::fine("the media server hands the broadcast on", Vec::new()),
+            None => Step::refuse(Refusal::NoSuchPlayback, "refused: nobody is on air under this name"),
+        }
     }
 
     fn stop(&self, reason: EndReason) -> Step {

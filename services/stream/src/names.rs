@@ -8,7 +8,7 @@ use outbox::{Handler, HandlerError};
 use crate::broadcasting::{self, Effects};
 use crate::error::StreamError;
 use crate::machine::Rules;
-use crate::store::{streams, users};
+use crate::store::{follows, streams, users};
 
 /// Keeps `users` as auth tells of it, and forgets who is gone.
 pub(crate) struct Names {
@@ -37,7 +37,7 @@ impl Handler for Names {
 /// Ends the user's live streams and deletes all of them, with what was noted of their broadcasts and recordings.
 ///
 /// An encoder that is still there is cut off when it is next reported: nobody has its key any more. Lists show the
-/// streams for `STREAM_CACHE_TTL` at most.
+/// streams for `STREAM_LIST_TTL` at most.
 async fn forget(conn: &mut AsyncPgConnection, effects: &mut Effects, user_id: UserId) -> Result<(), HandlerError> {
     let ids: Vec<_> = streams::lock_all_of(conn, user_id).await?.iter().map(|stream| stream.id).collect();
     let ended = async {
@@ -49,5 +49,6 @@ async fn forget(conn: &mut AsyncPgConnection, effects: &mut Effects, user_id: Us
         error => HandlerError::Retry(error.to_string()),
     })?;
     users::forget(conn, user_id).await?;
+    follows::forget(conn, user_id).await?;
     Ok(())
 }

@@ -8,11 +8,12 @@ use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use bench::figures::{Spread, quantile};
+use bench::servers::Server;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::BODY;
-use crate::load::Spread;
-use crate::servers::Server;
+
 use crate::tokens::Tokens;
 
 const CONNECTIONS: u32 = 64;
@@ -84,12 +85,6 @@ pub(crate) fn measure(servers: &[&Server], path: &str, tokens: &Tokens, rate: f6
 fn shown(times: impl Iterator<Item = f64>) -> String {
     let Spread { lower, median, upper } = Spread::of(times);
     format!("{median:.0} ({lower:.0} to {upper:.0})")
-}
-
-/// What a share of sorted `times` is not above, in microseconds.
-fn quantile(times: &[Duration], share: f64) -> f64 {
-    let place = (times.len() as f64 * share).ceil() as usize;
-    times[place.clamp(1, times.len()) - 1].as_secs_f64() * 1e6
 }
 
 /// The time of every answer, sorted.
@@ -167,17 +162,4 @@ fn read(connection: &mut Connection) -> anyhow::Result<bool> {
     ensure!(answer.starts_with(b"HTTP/1.1 200 "), "answered {}", String::from_utf8_lossy(answer));
     connection.answer.clear();
     Ok(true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quantile_is_one_of_the_times() {
-        let times: Vec<_> = (1..=1000).map(Duration::from_micros).collect();
-        for (share, expected) in [(0.5, 500.0), (0.999, 999.0), (1.0, 1000.0), (0.0, 1.0)] {
-            assert!((quantile(&times, share) - expected).abs() < 1e-6, "{share}");
-        }
-    }
 }

@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
+use bench::figures::Spread;
+use bench::servers::Server;
+use bench::wrk::{self, CONNECTIONS, Run, SECONDS};
 
-use crate::servers::Server;
 use crate::tokens::Tokens;
 
-const CONNECTIONS: usize = 64;
 /// Many and short: a disturbance from outside spoils a few, and the median does not mind.
 const ROUNDS: usize = 15;
-const SECONDS: usize = 1;
 /// How many other cases run between two runs of nginx, which they are compared with.
 const BETWEEN: usize = 4;
 
@@ -31,24 +30,16 @@ impl<'a> Case<'a> {
 }
 
 /// One case in one round.
-struct Run {
-    per_second: f64,
-    /// CPU seconds a request, of each program that does the work.
-    cost: Vec<f64>,
-    /// Against nginx's: the mean of its run before and of that after.
+struct Compared {
+    run: Run,
+    /// Its cost against nginx's: the mean of its run before and of that after.
     ratio: f64,
-}
-
-impl Run {
-    fn total(&self) -> f64 {
-        self.cost.iter().sum()
-    }
 }
 
 /// What came out: the runs of each case, in the order of the rounds.
 pub(crate) struct Load<'a> {
     cases: &'a [Case<'a>],
-    runs: Vec<Vec<Run>>,
+    runs: Vec<Vec<Compared>>,
 }
 
 /// Rounds of all cases, each round in another order, so that whoever else uses the machine disturbs all alike. The first
@@ -64,7 +55,7 @@ pub(crate) fn measure<'a>(cases: &'a [Case<'a>], script: &Path) -> anyhow::Resul
     for case in cases {
         run(case, script)?; // connections to upstreams, caches, lazily made things
     }
-    let mut runs: Vec<Vec<Run>> = cases.iter().map(|_| Vec::new()).collect();
+    let mut runs: Vec<Vec<Compared>> = cases.iter().map(|_| Vec::new()).collect();
     let mut before = run(nginx, script)?;
     for round in 0..ROUNDS {
         for places in (0..others.len()).collect::<Vec<_>>().chunks(BETWEEN) {
@@ -77,11 +68,10 @@ pub(crate) fn measure<'a>(cases: &'a [Case<'a>], script: &Path) -> anyhow::Resul
             }
             let after = run(nginx, script)?;
             let reference = f64::midpoint(before.total(), after.total());
-            for (index, mut run) in group {
-                run.ratio = run.total() / reference;
-                runs[index].push(run);
+            for (index, run) in group {
+                runs[index].push(Compared { ratio: run.total() / reference, run });
             }
-            runs[0].push(std::mem::replace(&mut before, after));
+            runs[0].push(Compared { run: std::mem::replace(&mut before, after), ratio: 1.0 });
         }
         eprintln!("bench: round {} of {ROUNDS} done", round + 1);
     }
@@ -89,27 +79,7 @@ pub(crate) fn measure<'a>(cases: &'a [Case<'a>], script: &Path) -> anyhow::Resul
 }
 
 fn run(case: &Case<'_>, script: &Path) -> anyhow::Result<Run> {
-    case.server.empty_log()?;
-    let before = case.server.cpu()?;
-    let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{SECONDS}s"), "-s"])
-        .arg(script)
-        .arg(format!("http://{}{}", case.server.address, case.path))
-        .arg("--")
-        .arg(&case.tokens.file)
-        .output()
-        .context("wrk")?;
-    let after = case.server.cpu()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let figures = text.lines().find_map(|line| line.strip_prefix("figures "));
-    let figures = figures.with_context(|| format!("wrk: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
-    let figures: Vec<f64> = figures.split(' ').map(str::parse).collect::<Result<_, _>>()?;
-    let [requests, microseconds, failed] = figures[..] else {
-        anyhow::bail!("wrk.lua printed {figures:?}");
-    };
-    ensure!(failed == 0.0 && requests > 0.0, "{}: {failed} of {requests} requests failed", case.what);
-    let cost = after.since(&before).iter().map(|seconds| seconds / requests).collect();
-    Ok(Run { per_second: requests / microseconds * 1e6, cost, ratio: 1.0 })
+    wrk::run(script, case.server, case.path, Some(&case.tokens.file)).context(case.what)
 }
 
 impl Load<'_> {
@@ -122,13 +92,13 @@ impl Load<'_> {
     pub(crate) fn slowest(&self, names: &[&str]) -> f64 {
         let of = |name: &&str| {
             let index = self.cases.iter().position(|case| case.server.name == **name)?;
-            Some(Spread::of(self.runs[index].iter().map(|run| run.per_second)).median)
+            Some(Spread::of(self.runs[index].iter().map(|one| one.run.per_second)).median)
         };
         names.iter().filter_map(of).fold(f64::INFINITY, f64::min)
     }
 
     fn ratios(&self, case: usize) -> Spread {
-        Spread::of(self.runs[case].iter().map(|run| run.ratio))
+        Spread::of(self.runs[case].iter().map(|one| one.ratio))
     }
 
     fn row(&self, of: impl Fn(&Case<'_>) -> bool) -> Option<usize> {
@@ -161,12 +131,12 @@ impl fmt::Display for Load<'_> {
         writeln!(f, "| server | CPU µs a request | ratio to nginx | requests a second |")?;
         writeln!(f, "|---|---|---|---|")?;
         for (index, (case, runs)) in self.cases.iter().zip(&self.runs).enumerate() {
-            let cost = Spread::of(runs.iter().map(Run::total)).median * 1e6;
-            let rate = Spread::of(runs.iter().map(|run| run.per_second)).median;
+            let cost = Spread::of(runs.iter().map(|one| one.run.total())).median * 1e6;
+            let rate = Spread::of(runs.iter().map(|one| one.run.per_second)).median;
             let mut parts = String::new();
-            if runs[0].cost.len() > 1 {
-                let part = |part| Spread::of(runs.iter().map(|run| run.cost[part])).median * 1e6;
-                let all: Vec<_> = (0..runs[0].cost.len()).map(|index| format!("{:.1}", part(index))).collect();
+            if runs[0].run.cost.len() > 1 {
+                let part = |part| Spread::of(runs.iter().map(|one| one.run.cost[part])).median * 1e6;
+                let all: Vec<_> = (0..runs[0].run.cost.len()).map(|index| format!("{:.1}", part(index))).collect();
                 parts = format!(" ({})", all.join(" + "));
             }
             writeln!(f, "| {} | {cost:.2}{parts} | {} | {rate:.0} |", case.what, self.ratios(index))?;
@@ -196,44 +166,5 @@ impl fmt::Display for Load<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Figures of several rounds, at least one, by three of them: of two in the middle the upper one.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Spread {
-    /// A quarter is below it.
-    pub(crate) lower: f64,
-    pub(crate) median: f64,
-    /// A quarter is above it.
-    pub(crate) upper: f64,
-}
-
-impl Spread {
-    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Self {
-        let mut figures: Vec<_> = figures.collect();
-        figures.sort_by(f64::total_cmp);
-        let (count, last) = (figures.len(), figures.len() - 1);
-        Self { lower: figures[count / 4], median: figures[count / 2], upper: figures[last - count / 4] }
-    }
-}
-
-impl fmt::Display for Spread {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { lower, median, upper } = self;
-        write!(f, "{median:.2} ({lower:.2} to {upper:.2})")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_does_not_mind_what_is_far_off() {
-        let Spread { lower, median, upper } = Spread::of([9.0, 1.0, 1.1, 0.9, 1.2, 0.1, 1.3].into_iter());
-        assert_eq!((lower, median, upper), (0.9, 1.1, 1.3));
-        let Spread { lower, median, upper } = Spread::of([1.0].into_iter());
-        assert_eq!((lower, median, upper), (1.0, 1.0, 1.0));
     }
 }

@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use bench::servers::Server;
 use serde_json::{Value, json};
-
-use crate::servers::Server;
 
 /// The administrator that amphi-auth is started with.
 const EMAIL: &str = "bench@example.org";

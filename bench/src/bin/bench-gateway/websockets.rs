@@ -9,8 +9,8 @@ use futures_util::future::try_join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::load::Spread;
-use crate::servers::Server;
+use bench::figures::Spread;
+use bench::servers::Server;
 
 /// The stub echoes at every path; this is one that the gateway leads to a service.
 const PATH: &str = "/api/v1/streams/1/echo";

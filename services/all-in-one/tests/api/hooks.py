@@ -9,7 +9,8 @@ import requests
 import schemathesis
 
 # Given by api.rs: the gateway, who asks (`user_uuid`, `user_email`, `session_id`, `password`), an account to log in to (`login_email`) and
-# one to be managed (`managed`), the webhook secret, and a file that is told every answer.
+# one to be managed (`managed`), a stream that is live (`live`) and whose it is (`channel`), the webhook secret, and a
+# file that is told every answer.
 GIVEN = json.loads(os.environ["AMPHI_API_TEST"])
 NUMBERS = itertools.count(1)
 # These change as the operations succeed.
@@ -52,6 +53,12 @@ def before_call(context, case, kwargs):
         path["user_uuid"] = GIVEN["managed"]
     if "session_id" in path and (path["session_id"] == GIVEN["session_id"] or (is_positive(case) and next(NUMBERS) % 2)):
         path["session_id"] = another_session()
+    # Nobody follows themselves.
+    if "user_id" in path and (path["user_id"] == GIVEN["user_uuid"] or (is_positive(case) and next(NUMBERS) % 2)):
+        path["user_id"] = GIVEN["channel"]
+    # What is not live cannot be watched.
+    if operation.endswith(("/{id}/view", "/{id}/viewers")) and is_positive(case) and next(NUMBERS) % 2:
+        path["id"] = str(GIVEN["live"])
     case.path_parameters = path
 
     if is_positive(case) and isinstance(case.body, dict):

@@ -31,6 +31,12 @@ struct Somebody {
     session_id: String,
 }
 
+/// A stream that is live, of somebody else.
+struct LiveStream {
+    id: i64,
+    user_id: String,
+}
+
 /// The whole house on embedded defaults, with no rate in the way.
 struct Api {
     client: Client,
@@ -53,6 +59,8 @@ impl Api {
             ("LOG_LEVEL", "warn".to_owned()),
             // Guesses at passwords are counted by the place that they come from.
             ("TRUSTED_PROXIES", "127.0.0.1".to_owned()),
+            // No media server reports the stream that is live.
+            ("BROADCAST_STALE_AFTER", "1h".to_owned()),
         ];
         let program = Program::start(AMPHI, &[], &settings).await;
         Self { client: testkit::client(), gateway: program.announced("gateway"), folder, _program: program }
@@ -72,9 +80,22 @@ impl Api {
         Somebody { token, user_uuid, user_email: email.to_owned(), session_id }
     }
 
+    async fn live_stream(&self) -> LiveStream {
+        let streamer = self.enter("register", "streamer@example.org").await;
+        let streams = format!("{}/api/v1/streams", self.gateway);
+        let made = self.client.post(&streams).bearer_auth(&streamer.token).json(&json!({"title": "Cooking"}));
+        let made: Value = made.send().await.unwrap().json().await.unwrap();
+        let call = format!("call=publish&name={}&clientid=1", made["streamKey"].as_str().unwrap());
+        let callback = self.client.post(format!("{}/api/v1/webhook/stream-event", self.gateway));
+        let callback = callback.header("x-webhook-secret", WEBHOOK_SECRET);
+        let callback = callback.header("content-type", "application/x-www-form-urlencoded").body(call);
+        assert_eq!(callback.send().await.unwrap().status(), 302);
+        LiveStream { id: made["id"].as_i64().unwrap(), user_id: streamer.user_uuid }
+    }
+
     /// Lets Schemathesis ask as `who`, and returns which statuses each operation answered. Panics with its report where it
     /// has found something.
-    async fn examine(&self, who: &Somebody, managed: &Somebody) -> BTreeMap<String, BTreeSet<u16>> {
+    async fn examine(&self, who: &Somebody, managed: &Somebody, live: &LiveStream) -> BTreeMap<String, BTreeSet<u16>> {
         let [logs_out, deletes] = ["logs-out", "deletes"].map(|what| format!("{what}-{}@example.org", who.user_uuid));
         let (logs_out, deletes) = (self.enter("register", &logs_out).await, self.enter("register", &deletes).await);
         let answers = self.folder.path().join("answers");
@@ -87,6 +108,8 @@ impl Api {
             "login_email": "login@example.org",
             "managed": managed.user_uuid,
             "webhook_secret": WEBHOOK_SECRET,
+            "live": live.id,
+            "channel": live.user_id,
             "answers": answers,
         });
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api");
@@ -130,8 +153,10 @@ async fn no_request_is_answered_with_500_or_with_what_the_document_does_not_say(
     let managed = api.enter("register", "managed@example.org").await;
     let administrator = api.enter("login", "admin@amphi.example").await;
 
-    let as_user = api.examine(&user, &managed).await;
-    let as_administrator = api.examine(&administrator, &managed).await;
+    let live = api.live_stream().await;
+
+    let as_user = api.examine(&user, &managed, &live).await;
+    let as_administrator = api.examine(&administrator, &managed, &live).await;
 
     // What was only refused was not looked at.
     for operation in api.operations().await {

@@ -8,7 +8,7 @@ use testkit::media::MediaServer;
 use testkit::{AmqpNamespace, Program, TestDatabase, eventually, free_port};
 
 pub(crate) const AMPHI: &str = env!("CARGO_BIN_EXE_amphi");
-const SECRET: &str = "a-secret-of-the-media-server";
+pub(crate) const SECRET: &str = "a-secret-of-the-media-server";
 
 pub(crate) type Settings = Vec<(&'static str, String)>;
 
@@ -63,7 +63,8 @@ impl House {
 
     pub(crate) async fn full_with(more: &[(&'static str, String)]) -> Self {
         let services = testkit::services();
-        let (database, namespace) = (testkit::database().await, testkit::amqp_namespace(&["stream.users"]));
+        let (database, namespace) =
+            (testkit::database().await, testkit::amqp_namespace(&["stream.users", "auth.notices"]));
         let mut own = vec![
             ("DATABASE_URL", database.url.clone()),
             ("AMQP_URL", services.amqp_url.clone()),
@@ -93,6 +94,7 @@ impl House {
             ("RTMP_INGEST_URL", format!("rtmp://127.0.0.1:{}/live", media.rtmp_port)),
             ("RTMP_RELAY_URL", format!("rtmp://127.0.0.1:{}/watch", media.rtmp_port)),
             ("HLS_ORIGIN_URL", format!("http://127.0.0.1:{}", media.hls_port)),
+            ("MEDIA_SERVERS", media.control()),
             ("BROADCAST_STALE_AFTER", "4s".to_owned()),
         ];
         Self { programs: vec![], media, gateway, client: testkit::client(), settings, data, _full: full }

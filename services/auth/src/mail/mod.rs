@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use common::UserId;
 use diesel::QueryResult;
 use diesel_async::AsyncPgConnection;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::AuthError;
@@ -21,6 +22,9 @@ use crate::store::mails;
 const MOST: i64 = 5;
 /// … within this time.
 const PERIOD: TimeDelta = TimeDelta::hours(1);
+
+/// The purpose that many mails at once have: those that somebody waits for go first. As the tables have it.
+pub(crate) const STREAM_LIVE: &str = "stream-live";
 
 /// Why a mail is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,16 +41,19 @@ pub(crate) enum Purpose {
     PasswordChanged,
     /// A link to register with.
     Invitation,
+    /// Tells that somebody whom the reader follows is live.
+    StreamLive,
 }
 
 impl Purpose {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::ResetPassword,
         Self::VerifyEmail,
         Self::ChangeEmail,
         Self::EmailChangeRequested,
         Self::PasswordChanged,
         Self::Invitation,
+        Self::StreamLive,
     ];
 
     /// As the database has it, and the tokens in links. It never changes.
@@ -58,13 +65,15 @@ impl Purpose {
             Self::EmailChangeRequested => "email-change-requested",
             Self::PasswordChanged => "password-changed",
             Self::Invitation => "invitation",
+            Self::StreamLive => STREAM_LIVE,
         }
     }
 
     /// How long its link counts; how long it is tried to send, where it has none or one that counts longer.
     fn lifetime(self) -> TimeDelta {
         match self {
-            Self::ResetPassword => TimeDelta::hours(1),
+            // Nobody wants to read much later that a stream was live.
+            Self::ResetPassword | Self::StreamLive => TimeDelta::hours(1),
             Self::VerifyEmail | Self::ChangeEmail => TimeDelta::days(3),
             Self::EmailChangeRequested | Self::PasswordChanged | Self::Invitation => TimeDelta::days(1),
         }
@@ -83,6 +92,19 @@ pub(crate) struct Mail {
     pub(crate) expires_at: DateTime<Utc>,
     /// How often it was tried to send it.
     pub(crate) attempts: i32,
+    /// What it tells of, where its purpose does not say everything.
+    pub(crate) about: Option<About>,
+}
+
+/// A stream that is live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct About {
+    /// Whose it is.
+    pub(crate) channel_id: UserId,
+    pub(crate) channel_name: String,
+    pub(crate) playback_id: Uuid,
+    /// May be empty.
+    pub(crate) title: String,
 }
 
 impl Mail {
@@ -95,6 +117,7 @@ impl Mail {
             created_at: now,
             expires_at: now + purpose.lifetime(),
             attempts: 0,
+            about: None,
         }
     }
 }

@@ -3,11 +3,12 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use common::UserId;
 use diesel::prelude::*;
-use diesel::sql_types::Text;
+use diesel::result::Error;
+use diesel::sql_types::{Bool, Text};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::mail::{Mail, Purpose};
+use crate::mail::{Mail, Purpose, STREAM_LIVE};
 
 diesel::table! {
     mails (mail_id) {
@@ -19,6 +20,7 @@ diesel::table! {
         mail_expires_at -> Timestamptz,
         mail_attempts -> Integer,
         mail_next_try_at -> Nullable<Timestamptz>,
+        mail_about -> Nullable<Jsonb>,
     }
 }
 
@@ -36,6 +38,7 @@ struct MailRow {
     mail_expires_at: DateTime<Utc>,
     mail_attempts: i32,
     mail_next_try_at: Option<DateTime<Utc>>,
+    mail_about: Option<serde_json::Value>,
 }
 
 impl MailRow {
@@ -49,23 +52,35 @@ impl MailRow {
             created_at: self.mail_created_at,
             expires_at: self.mail_expires_at,
             attempts: self.mail_attempts,
+            about: self.mail_about.and_then(|about| serde_json::from_value(about).ok()),
+        })
+    }
+
+    fn of(mail: &Mail) -> QueryResult<Self> {
+        let about = mail.about.as_ref().map(serde_json::to_value).transpose();
+        Ok(Self {
+            mail_id: mail.mail_id,
+            mail_purpose: mail.purpose.text().to_owned(),
+            mail_to: mail.to.clone(),
+            user_uuid: mail.user_id.map(|user_id| user_id.0),
+            mail_created_at: mail.created_at,
+            mail_expires_at: mail.expires_at,
+            mail_attempts: mail.attempts,
+            mail_next_try_at: Some(mail.created_at),
+            mail_about: about.map_err(|error| Error::SerializationError(Box::new(error)))?,
         })
     }
 }
 
 /// Puts the mail into the queue, to be sent at once.
 pub(crate) async fn insert(conn: &mut AsyncPgConnection, mail: &Mail) -> QueryResult<()> {
-    let row = MailRow {
-        mail_id: mail.mail_id,
-        mail_purpose: mail.purpose.text().to_owned(),
-        mail_to: mail.to.clone(),
-        user_uuid: mail.user_id.map(|user_id| user_id.0),
-        mail_created_at: mail.created_at,
-        mail_expires_at: mail.expires_at,
-        mail_attempts: mail.attempts,
-        mail_next_try_at: Some(mail.created_at),
-    };
-    diesel::insert_into(mails::table).values(row).execute(conn).await?;
+    insert_all(conn, std::slice::from_ref(mail)).await
+}
+
+/// The same of several. At most some thousands: a statement takes 65,535 values.
+pub(crate) async fn insert_all(conn: &mut AsyncPgConnection, mails: &[Mail]) -> QueryResult<()> {
+    let rows = mails.iter().map(MailRow::of).collect::<QueryResult<Vec<_>>>()?;
+    diesel::insert_into(mails::table).values(rows).execute(conn).await?;
     Ok(())
 }
 
@@ -98,7 +113,8 @@ pub(crate) async fn find_first_of(
         .optional()
 }
 
-/// The mail that has waited longest of those that are due, which nobody else takes before `leased_until`.
+/// The mail that has waited longest of those that are due, which nobody else takes before `leased_until`. Mails that tell
+/// of streams come by the thousand: whatever somebody waits for goes before them.
 pub(crate) async fn take_due(
     conn: &mut AsyncPgConnection,
     now: DateTime<Utc>,
@@ -107,18 +123,26 @@ pub(crate) async fn take_due(
     let known = Purpose::ALL.map(Purpose::text);
     let taken: Option<MailRow> = conn
         .transaction(async |conn| {
-            let due: Option<Uuid> = mails::table
-                .filter(mails::mail_next_try_at.le(now))
-                .filter(mails::mail_purpose.eq_any(known))
-                .filter(mails::mail_expires_at.gt(now))
-                .filter(mails::mail_created_at.gt(now - GIVE_UP_AFTER))
-                .order(mails::mail_next_try_at)
-                .select(mails::mail_id)
-                .for_update()
-                .skip_locked()
-                .first(conn)
-                .await
-                .optional()?;
+            let find = async |conn: &mut AsyncPgConnection, which: String| -> QueryResult<Option<Uuid>> {
+                mails::table
+                    .filter(mails::mail_next_try_at.le(now))
+                    // As text in the statement: so is it in the condition of an index each.
+                    .filter(diesel::dsl::sql::<Bool>(&which))
+                    .filter(mails::mail_purpose.eq_any(known))
+                    .filter(mails::mail_expires_at.gt(now))
+                    .filter(mails::mail_created_at.gt(now - GIVE_UP_AFTER))
+                    .order(mails::mail_next_try_at)
+                    .select(mails::mail_id)
+                    .for_update()
+                    .skip_locked()
+                    .first(conn)
+                    .await
+                    .optional()
+            };
+            let mut due = find(conn, format!("mail_purpose <> '{STREAM_LIVE}'")).await?;
+            if due.is_none() {
+                due = find(conn, format!("mail_purpose = '{STREAM_LIVE}'")).await?;
+            }
             let Some(mail_id) = due else { return Ok(None) };
             let row = diesel::update(mails::table.find(mail_id))
                 .set((mails::mail_next_try_at.eq(leased_until), mails::mail_attempts.eq(mails::mail_attempts + 1)))

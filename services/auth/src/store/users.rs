@@ -96,6 +96,18 @@ pub(super) fn role_of(text: &str) -> Role {
     if text == "Admin" { Role::Admin } else { Role::Member }
 }
 
+/// The addresses of those of `ids` who have confirmed theirs, and are not suspended.
+pub(crate) async fn find_confirmed(conn: &mut AsyncPgConnection, ids: &[UserId]) -> QueryResult<Vec<(UserId, String)>> {
+    let rows: Vec<(Uuid, String)> = users::table
+        .filter(users::user_uuid.eq_any(ids.iter().map(|id| id.0)))
+        .filter(users::user_email_verified_at.is_not_null())
+        .filter(users::user_suspended_at.is_null())
+        .select((users::user_uuid, users::user_email))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(id, email)| (UserId(id), email)).collect())
+}
+
 /// Stores the account and tells everybody, in the caller's transaction. `None` when its e-mail address is taken.
 pub(crate) async fn insert(conn: &mut AsyncPgConnection, new: &NewUser) -> QueryResult<Option<User>> {
     let user = &new.user;

@@ -8,6 +8,7 @@ mod bad_input;
 mod faults;
 mod keys;
 mod mail;
+mod notices;
 mod operators;
 mod own_account;
 mod password_reset;

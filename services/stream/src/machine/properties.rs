@@ -440,7 +440,7 @@ impl Real {
         let key = || Name::Key(self.key.clone());
         let public = || Name::Public(self.playback_id);
         let (number, what) = match op {
-            Op::Publish(number) => (number, What::Publish { key: self.key.clone(), under: None }),
+            Op::Publish(number) => (number, What::Publish { name: key(), under: None }),
             Op::Update(number) => (number, What::Heartbeat { name: key() }),
             Op::Done(number) => (number, What::Leave { name: key() }),
             Op::Play(number) => (number, What::Play { name: public() }),
@@ -454,32 +454,36 @@ impl Real {
 
     async fn seen(&self) -> Seen {
         let (client, connection) = tokio_postgres::connect(&self.database.url, tokio_postgres::NoTls).await.unwrap();
-        let connection = tokio::spawn(connection);
-        let one = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) as usize;
-        let pairs = async |sql: &str| {
-            let rows = client.query(sql, &[]).await.unwrap();
-            let pair = |row: &tokio_postgres::Row| {
-                (row.get::<_, String>(0).parse().unwrap(), row.get::<_, String>(1).parse().unwrap())
-            };
-            rows.iter().map(pair).collect::<BTreeSet<Client>>()
-        };
-        let event = async |name: &str| one(&format!("select count(*) from stream.outbox where name = '{name}'")).await;
-        let on_air = pairs("select server_run, client_id from stream.publications where ended_at is null").await;
-        let seen = Seen {
-            on_air: on_air.into_iter().next(),
-            began: event("stream.live.started.v1").await,
-            over: event("stream.live.ended.v1").await,
-            players: pairs("select server_run, client_id from stream.players").await,
-            viewers: one("select viewer_count::bigint from stream.streams").await,
-            files: event("stream.recording.ready.v1").await,
-        };
-        let is_live = one("select (status = 'live')::int::bigint from stream.streams").await == 1;
-        assert_eq!(is_live, seen.on_air.is_some());
-        assert_eq!(one("select count(*) from stream.broadcasts").await, seen.began);
-        drop(client);
-        let _ = connection.await;
-        seen
+        tokio::select! {
+            seen = seen_by(&client) => seen,
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        }
     }
+}
+
+async fn seen_by(client: &tokio_postgres::Client) -> Seen {
+    let one = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) as usize;
+    let pairs = async |sql: &str| {
+        let rows = client.query(sql, &[]).await.unwrap();
+        let pair = |row: &tokio_postgres::Row| {
+            (row.get::<_, String>(0).parse().unwrap(), row.get::<_, String>(1).parse().unwrap())
+        };
+        rows.iter().map(pair).collect::<BTreeSet<Client>>()
+    };
+    let event = async |name: &str| one(&format!("select count(*) from stream.outbox where name = '{name}'")).await;
+    let on_air = pairs("select server_run, client_id from stream.publications where ended_at is null").await;
+    let seen = Seen {
+        on_air: on_air.into_iter().next(),
+        began: event("stream.live.started.v1").await,
+        over: event("stream.live.ended.v1").await,
+        players: pairs("select server_run, client_id from stream.players").await,
+        viewers: one("select viewer_count::bigint from stream.streams").await,
+        files: event("stream.recording.ready.v1").await,
+    };
+    let is_live = one("select (status = 'live')::int::bigint from stream.streams").await == 1;
+    assert_eq!(is_live, seen.on_air.is_some());
+    assert_eq!(one("select count(*) from stream.broadcasts").await, seen.began);
+    seen
 }
 
 proptest! {

@@ -6,6 +6,8 @@ use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use events::EndReason;
 
+use crate::store::recordings;
+
 diesel::table! {
     broadcasts (id) {
         id -> BigInt,
@@ -50,6 +52,8 @@ pub(crate) struct Past {
     pub(crate) peak_viewers: i32,
     pub(crate) unique_viewers: i64,
     pub(crate) watch_seconds: i64,
+    /// How many files were recorded of it.
+    pub(crate) recordings: i64,
 }
 
 /// A page of the stream's broadcasts, the newest first.
@@ -76,6 +80,8 @@ pub(crate) async fn page(
         ))
         .load(conn)
         .await?;
+    let ids: Vec<i64> = rows.iter().map(|row| row.0).collect();
+    let recordings = recordings::count(conn, &ids).await?;
     let past =
         rows.into_iter().map(|(id, started_at, ended_at, reason, peak_viewers, unique_viewers, watch_seconds)| Past {
             id: BroadcastId(id),
@@ -84,8 +90,15 @@ pub(crate) async fn page(
             peak_viewers,
             unique_viewers,
             watch_seconds,
+            recordings: recordings.get(&id).copied().unwrap_or_default(),
         });
     Ok(Page::new(past.collect(), query, total))
+}
+
+/// Whether the stream has a broadcast that is not over for good.
+pub(crate) async fn is_open(conn: &mut AsyncPgConnection, stream_id: StreamId) -> QueryResult<bool> {
+    let open = broadcasts::table.filter(broadcasts::stream_id.eq(stream_id.0)).filter(broadcasts::closed_at.is_null());
+    diesel::select(diesel::dsl::exists(open)).get_result(conn).await
 }
 
 /// The newest broadcast that had begun by `at`.

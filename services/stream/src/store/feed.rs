@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use common::StreamId;
-use diesel::QueryResult;
 use diesel::sql_types::{Array, BigInt, Jsonb, Text, Timestamptz};
+use diesel::{QueryResult, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use serde_json::Value;
 
@@ -54,4 +54,69 @@ pub(crate) async fn tell(conn: &mut AsyncPgConnection, items: &[Item], now: Date
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Something that was told.
+#[derive(QueryableByName)]
+#[diesel(table_name = feed)]
+pub(crate) struct Told {
+    pub(crate) id: i64,
+    pub(crate) kind: String,
+    pub(crate) stream_id: i64,
+    pub(crate) data: Value,
+}
+
+/// Has this connection woken by what is told, from now on.
+pub(crate) async fn listen(conn: &mut AsyncPgConnection) -> QueryResult<()> {
+    conn.batch_execute(&format!("LISTEN \"{CHANNEL}\"")).await
+}
+
+/// The id of what was told last; 0 if nothing ever was.
+pub(crate) async fn last(conn: &mut AsyncPgConnection) -> QueryResult<i64> {
+    #[derive(QueryableByName)]
+    struct Last {
+        #[diesel(sql_type = BigInt)]
+        id: i64,
+    }
+    let last: Last = diesel::sql_query("SELECT coalesce(max(id), 0) AS id FROM feed").get_result(conn).await?;
+    Ok(last.id)
+}
+
+/// What was told after `id`, the oldest first, at most `most`.
+pub(crate) async fn after(conn: &mut AsyncPgConnection, id: i64, most: i64) -> QueryResult<Vec<Told>> {
+    diesel::sql_query("SELECT id, kind, stream_id, data FROM feed WHERE id > $1 ORDER BY id LIMIT $2")
+        .bind::<BigInt, _>(id)
+        .bind::<BigInt, _>(most)
+        .load(conn)
+        .await
+}
+
+/// Whether everything that was told after `id` is still there.
+pub(crate) async fn is_whole_after(conn: &mut AsyncPgConnection, id: i64) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Whole {
+        #[diesel(sql_type = diesel::sql_types::Bool)]
+        is_whole: bool,
+    }
+    // 0 stands for the beginning.
+    let whole: Whole = diesel::sql_query(
+        "SELECT EXISTS (SELECT FROM feed WHERE id = $1) OR ($1 = 0 AND coalesce((SELECT min(id) FROM feed), 1) = 1) AS is_whole",
+    )
+    .bind::<BigInt, _>(id)
+    .get_result(conn)
+    .await?;
+    Ok(whole.is_whole)
+}
+
+/// Forgets what was told before `before`, and more than the last `most`. The very last stays: readers know it by its id.
+pub(crate) async fn prune(conn: &mut AsyncPgConnection, before: DateTime<Utc>, most: i64) -> QueryResult<usize> {
+    diesel::sql_query(
+        "DELETE FROM feed
+         WHERE (told_at < $1 OR id <= (SELECT id FROM feed ORDER BY id DESC OFFSET $2 LIMIT 1))
+           AND id < (SELECT max(id) FROM feed)",
+    )
+    .bind::<Timestamptz, _>(before)
+    .bind::<BigInt, _>(most)
+    .execute(conn)
+    .await
 }

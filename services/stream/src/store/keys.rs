@@ -1,5 +1,7 @@
 //! Keys to publish with. Each is stored as its hash; one that is revoked is deleted.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use common::StreamId;
 use diesel::prelude::*;
@@ -82,6 +84,16 @@ pub(crate) async fn delete(conn: &mut AsyncPgConnection, stream: StreamId, id: K
     let deleted =
         diesel::delete(stream_keys::table.find(id.0)).filter(stream_keys::stream_id.eq(stream.0)).execute(conn).await?;
     Ok(deleted > 0)
+}
+
+/// Whose keys these are, as far as they exist.
+pub(crate) async fn streams_of(conn: &mut AsyncPgConnection, ids: &[KeyId]) -> QueryResult<HashMap<KeyId, StreamId>> {
+    let rows: Vec<(i64, i64)> = stream_keys::table
+        .filter(stream_keys::id.eq_any(ids.iter().map(|id| id.0)))
+        .select((stream_keys::id, stream_keys::stream_id))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(id, stream)| (KeyId(id), StreamId(stream))).collect())
 }
 
 /// These keys were used.

@@ -7,4 +7,11 @@ pub(crate) mod players;
 pub(crate) mod recordings;
 pub(crate) mod situations;
 pub(crate) mod streams;
+pub(crate) mod thumbnails;
 pub(crate) mod users;
+pub(crate) mod webhook_calls;
+
+pub(crate) mod audience;
+pub(crate) mod follows;
+pub(crate) mod notices;
+pub(crate) mod schedules;

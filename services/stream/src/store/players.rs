@@ -5,7 +5,8 @@ use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 
-use crate::domain::Connection;
+use crate::domain::{Connection, MediaServer};
+use crate::store::audience::Changed;
 
 diesel::table! {
     players (stream_id, media_server, server_run, client_id) {
@@ -45,20 +46,36 @@ pub(crate) async fn remove(conn: &mut AsyncPgConnection, stream: StreamId, playe
     Ok(())
 }
 
-/// Counts who watches these streams now, if they are live, and notes the most that there were.
-pub(crate) async fn recount(conn: &mut AsyncPgConnection, streams: &[i64]) -> QueryResult<()> {
+/// Counts who watches these streams now, if they are live, and notes the most that there were. Callers hold the streams.
+pub(crate) async fn recount(conn: &mut AsyncPgConnection, streams: &[i64]) -> QueryResult<Vec<Changed>> {
     diesel::sql_query(
-        "WITH counted AS (
-             UPDATE streams s
-             SET viewer_count = hls_viewers + (SELECT count(*) FROM players WHERE players.stream_id = s.id)
-             WHERE id = ANY ($1) AND status = 'live'
-             RETURNING id, viewer_count
+        "WITH now AS (
+             SELECT id, hls_viewers + (SELECT count(*) FROM players WHERE players.stream_id = s.id) AS viewers
+             FROM streams s WHERE id = ANY ($1)
+         ), counted AS (
+             UPDATE streams s SET viewer_count = viewers FROM now
+             WHERE s.id = now.id AND status = 'live' AND viewer_count <> viewers
+             RETURNING s.id, viewer_count, visibility
+         ), peaked AS (
+             UPDATE broadcasts SET peak_viewers = viewer_count FROM counted
+             WHERE broadcasts.stream_id = counted.id AND closed_at IS NULL AND peak_viewers < viewer_count
          )
-         UPDATE broadcasts SET peak_viewers = viewer_count FROM counted
-         WHERE broadcasts.stream_id = counted.id AND closed_at IS NULL AND peak_viewers < viewer_count",
+         SELECT id AS stream_id, viewer_count AS viewers FROM counted WHERE visibility = 'public' ORDER BY id",
     )
     .bind::<Array<BigInt>, _>(streams)
-    .execute(conn)
-    .await?;
-    Ok(())
+    .load(conn)
+    .await
+}
+
+/// Everybody who plays at this media server.
+pub(crate) async fn all_at(
+    conn: &mut AsyncPgConnection,
+    media_server: &str,
+) -> QueryResult<Vec<(StreamId, Connection)>> {
+    let rows: Vec<(i64, String, String, String)> =
+        players::table.filter(players::media_server.eq(media_server)).load(conn).await?;
+    let all = rows.into_iter().map(|(stream_id, name, run, client_id)| {
+        (StreamId(stream_id), Connection { media_server: MediaServer { name, run }, client_id })
+    });
+    Ok(all.collect())
 }

@@ -1,5 +1,7 @@
 //! Files that media servers have recorded.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use common::BroadcastId;
 use diesel::prelude::*;
@@ -40,4 +42,15 @@ pub(crate) async fn insert(
         .execute(conn)
         .await?;
     Ok(inserted > 0)
+}
+
+/// How many files each of these broadcasts has; those without any are left out.
+pub(crate) async fn count(conn: &mut AsyncPgConnection, broadcasts: &[i64]) -> QueryResult<HashMap<i64, i64>> {
+    let counts: Vec<(i64, i64)> = recordings::table
+        .filter(recordings::broadcast_id.eq_any(broadcasts))
+        .group_by(recordings::broadcast_id)
+        .select((recordings::broadcast_id, diesel::dsl::count_star()))
+        .load(conn)
+        .await?;
+    Ok(counts.into_iter().collect())
 }

@@ -2,12 +2,12 @@
 //!
 //! Callers are in a transaction.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use common::{BroadcastId, StreamId};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Bytea, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use crate::machine::Situation;
 use crate::store::broadcasts::{broadcasts, reason_of, text_of};
 use crate::store::keys::stream_keys;
 use crate::store::players::players;
-use crate::store::streams::StreamRow;
+use crate::store::streams::{StreamRow, streams};
 
 diesel::table! {
     publications (id) {
@@ -41,19 +41,23 @@ pub(crate) async fn lock(
     playback_ids: &[Uuid],
     ids: &[i64],
 ) -> QueryResult<Vec<Stream>> {
+    let mut ids = ids.to_vec();
+    if !keys.is_empty() {
+        let of_keys = stream_keys::table.filter(stream_keys::key_hash.eq_any(keys)).select(stream_keys::stream_id);
+        ids.extend(of_keys.load::<i64>(conn).await?);
+    }
+    if !playback_ids.is_empty() {
+        let of_names = streams::table.filter(streams::playback_id.eq_any(playback_ids)).select(streams::id);
+        ids.extend(of_names.load::<i64>(conn).await?);
+    }
     // In the order of their ids, so that two that lock several streams never wait for each other.
-    let rows: Vec<StreamRow> = diesel::sql_query(
-        "SELECT * FROM streams WHERE id = ANY (ARRAY (
-             SELECT stream_id FROM stream_keys WHERE key_hash = ANY ($1)
-             UNION SELECT id FROM streams WHERE playback_id = ANY ($2)
-             UNION SELECT unnest($3::bigint[])
-         )) ORDER BY id FOR UPDATE",
-    )
-    .bind::<Array<Bytea>, _>(keys)
-    .bind::<Array<diesel::sql_types::Uuid>, _>(playback_ids)
-    .bind::<Array<BigInt>, _>(ids)
-    .load(conn)
-    .await?;
+    let rows: Vec<StreamRow> = streams::table
+        .filter(streams::id.eq_any(ids))
+        .order(streams::id)
+        .select(StreamRow::as_select())
+        .for_update()
+        .load(conn)
+        .await?;
     Ok(rows.into_iter().map(|row| row.named(None)).collect())
 }
 
@@ -70,26 +74,29 @@ pub(crate) async fn find_keys(
     Ok(rows.into_iter().map(|(hash, key, stream)| (hash, (KeyId(key), StreamId(stream)))).collect())
 }
 
-/// What is known of each of `streams`; of some with the connection that calls.
+/// What is known of each of `streams`; of some with the past of the connection that calls.
 pub(crate) async fn load(
     conn: &mut AsyncPgConnection,
     streams: Vec<(Stream, Option<Connection>)>,
 ) -> QueryResult<Vec<Situation>> {
     let ids: Vec<i64> = streams.iter().map(|(stream, _)| stream.id.0).collect();
     let mut broadcasts = open_broadcasts(conn, &ids).await?;
-    let mut publications = publications_of(conn, &streams, &ids).await?;
-    let players = players_of(conn, &streams, &ids).await?;
-    let situations = streams.into_iter().map(|(stream, caller)| {
-        let of_stream = publications.remove(&stream.id.0).unwrap_or_default();
-        let is_player = caller.as_ref().is_some_and(|caller| players.contains(&(stream.id.0, caller.clone())));
-        let is_callers = |publication: &&Publication| Some(&publication.encoder) == caller.as_ref();
-        Situation {
-            broadcast: broadcasts.remove(&stream.id.0),
-            on_air: of_stream.iter().find(|publication| publication.end.is_none()).cloned(),
-            callers_last: of_stream.iter().filter(is_callers).max_by_key(|publication| publication.id).cloned(),
-            is_player,
-            stream,
-        }
+    let mut on_air = on_air(conn, &ids).await?;
+    // Whoever is on air has no past that counts: that is nearly everybody, as heartbeats are most of all calls.
+    let others = streams.iter().filter_map(|(stream, caller)| {
+        let caller = caller.as_ref()?;
+        let is_on_air = on_air.get(&stream.id.0).is_some_and(|current| current.encoder == *caller);
+        (!is_on_air).then_some((stream.id.0, caller))
+    });
+    let others: Vec<_> = others.collect();
+    let mut last = last_of(conn, &others).await?;
+    let players = players_of(conn, &others).await?;
+    let situations = streams.into_iter().map(|(stream, caller)| Situation {
+        broadcast: broadcasts.remove(&stream.id.0),
+        on_air: on_air.remove(&stream.id.0),
+        callers_last: last.remove(&stream.id.0),
+        is_player: caller.is_some_and(|caller| players.contains(&(stream.id.0, caller))),
+        stream,
     });
     Ok(situations.collect())
 }
@@ -117,7 +124,7 @@ async fn open_broadcasts(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResu
     Ok(broadcasts.collect())
 }
 
-#[derive(QueryableByName)]
+#[derive(Queryable, QueryableByName, Selectable)]
 #[diesel(table_name = publications)]
 struct PublicationRow {
     id: i64,
@@ -130,20 +137,43 @@ struct PublicationRow {
     end_reason: Option<String>,
 }
 
-/// Of each stream the publication on air, and the last one of the connection that calls.
-async fn publications_of(
+/// By their streams.
+fn by_stream(rows: Vec<PublicationRow>) -> HashMap<i64, Publication> {
+    let publications = rows.into_iter().map(|row| {
+        let media_server = MediaServer { name: row.media_server, run: row.server_run };
+        let publication = Publication {
+            id: PublicationId(row.id),
+            encoder: Connection { media_server, client_id: row.client_id },
+            last_seen_at: row.last_seen_at,
+            end: row.ended_at.zip(row.end_reason.as_deref().map(reason_of)),
+        };
+        (row.stream_id, publication)
+    });
+    publications.collect()
+}
+
+async fn on_air(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<i64, Publication>> {
+    let rows = publications::table
+        .filter(publications::stream_id.eq_any(ids))
+        .filter(publications::ended_at.is_null())
+        .select(PublicationRow::as_select())
+        .load(conn)
+        .await?;
+    Ok(by_stream(rows))
+}
+
+/// The last publication that has ended, of each of these connections at its stream.
+async fn last_of(
     conn: &mut AsyncPgConnection,
-    streams: &[(Stream, Option<Connection>)],
-    ids: &[i64],
-) -> QueryResult<HashMap<i64, Vec<Publication>>> {
-    let callers = Callers::of(streams);
+    callers: &[(i64, &Connection)],
+) -> QueryResult<HashMap<i64, Publication>> {
+    if callers.is_empty() {
+        return Ok(HashMap::new());
+    }
     let rows: Vec<PublicationRow> = diesel::sql_query(
-        "SELECT id, stream_id, media_server, server_run, client_id, last_seen_at, ended_at, end_reason
-         FROM publications WHERE stream_id = ANY ($1) AND ended_at IS NULL
-         UNION ALL
-         SELECT last.id, last.stream_id, last.media_server, last.server_run, last.client_id, last.last_seen_at,
+        "SELECT last.id, last.stream_id, last.media_server, last.server_run, last.client_id, last.last_seen_at,
                 last.ended_at, last.end_reason
-         FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS caller (stream_id, media_server, server_run, client_id)
+         FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS caller (stream_id, media_server, server_run, client_id)
          CROSS JOIN LATERAL (
              SELECT * FROM publications p
              WHERE p.stream_id = caller.stream_id AND p.client_id = caller.client_id
@@ -152,41 +182,26 @@ async fn publications_of(
          ) AS last
          WHERE last.ended_at IS NOT NULL",
     )
-    .bind::<Array<BigInt>, _>(ids)
-    .bind::<Array<BigInt>, _>(callers.stream_ids)
-    .bind::<Array<Text>, _>(callers.media_servers)
-    .bind::<Array<Text>, _>(callers.server_runs)
-    .bind::<Array<Text>, _>(callers.client_ids)
+    .bind::<Array<BigInt>, _>(callers.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(callers.iter().map(|(_, caller)| &*caller.media_server.name).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(callers.iter().map(|(_, caller)| &*caller.media_server.run).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(callers.iter().map(|(_, caller)| &*caller.client_id).collect::<Vec<_>>())
     .load(conn)
     .await?;
-    let mut publications: HashMap<i64, Vec<Publication>> = HashMap::new();
-    for row in rows {
-        publications.entry(row.stream_id).or_default().push(Publication {
-            id: PublicationId(row.id),
-            encoder: Connection {
-                media_server: MediaServer { name: row.media_server, run: row.server_run },
-                client_id: row.client_id,
-            },
-            last_seen_at: row.last_seen_at,
-            end: row.ended_at.zip(row.end_reason.as_deref().map(reason_of)),
-        });
-    }
-    Ok(publications)
+    Ok(by_stream(rows))
 }
 
-/// Which of the connections that call are players of their stream.
+/// Which of these connections are players of their stream.
 async fn players_of(
     conn: &mut AsyncPgConnection,
-    streams: &[(Stream, Option<Connection>)],
-    ids: &[i64],
-) -> QueryResult<Vec<(i64, Connection)>> {
-    let client_ids: Vec<&str> = streams.iter().filter_map(|(_, caller)| Some(&*caller.as_ref()?.client_id)).collect();
-    if client_ids.is_empty() {
-        return Ok(Vec::new());
+    callers: &[(i64, &Connection)],
+) -> QueryResult<HashSet<(i64, Connection)>> {
+    if callers.is_empty() {
+        return Ok(HashSet::new());
     }
     let rows: Vec<(i64, String, String, String)> = players::table
-        .filter(players::stream_id.eq_any(ids))
-        .filter(players::client_id.eq_any(client_ids))
+        .filter(players::stream_id.eq_any(callers.iter().map(|(id, _)| *id).collect::<Vec<_>>()))
+        .filter(players::client_id.eq_any(callers.iter().map(|(_, caller)| &*caller.client_id).collect::<Vec<_>>()))
         .select((players::stream_id, players::media_server, players::server_run, players::client_id))
         .load(conn)
         .await?;
@@ -194,26 +209,6 @@ async fn players_of(
         (stream_id, Connection { media_server: MediaServer { name, run }, client_id })
     });
     Ok(players.collect())
-}
-
-/// The connections that call, a column each.
-struct Callers<'a> {
-    stream_ids: Vec<i64>,
-    media_servers: Vec<&'a str>,
-    server_runs: Vec<&'a str>,
-    client_ids: Vec<&'a str>,
-}
-
-impl<'a> Callers<'a> {
-    fn of(streams: &'a [(Stream, Option<Connection>)]) -> Self {
-        let callers = || streams.iter().filter_map(|(stream, caller)| Some((stream.id.0, caller.as_ref()?)));
-        Self {
-            stream_ids: callers().map(|(id, _)| id).collect(),
-            media_servers: callers().map(|(_, caller)| &*caller.media_server.name).collect(),
-            server_runs: callers().map(|(_, caller)| &*caller.media_server.run).collect(),
-            client_ids: callers().map(|(_, caller)| &*caller.client_id).collect(),
-        }
-    }
 }
 
 /// These encoders were heard of.
@@ -425,4 +420,86 @@ pub(crate) async fn find_on_air(
         began_at,
     });
     Ok(on_air.collect())
+}
+
+/// These encoders are there, as far as they were not heard of since `before`.
+///
+/// What somebody else is changing is left out: a call that it waits for says the same, or more.
+pub(crate) async fn still_there(
+    conn: &mut AsyncPgConnection,
+    ids: &[i64],
+    now: DateTime<Utc>,
+    before: DateTime<Utc>,
+) -> QueryResult<()> {
+    diesel::sql_query(
+        "UPDATE publications SET last_seen_at = $2 WHERE id IN (
+             SELECT id FROM publications WHERE id = ANY ($1) AND ended_at IS NULL AND last_seen_at < $3
+             FOR UPDATE SKIP LOCKED
+         )",
+    )
+    .bind::<Array<BigInt>, _>(ids)
+    .bind::<Timestamptz, _>(now)
+    .bind::<Timestamptz, _>(before)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What is on air at this media server, as viewers call it.
+pub(crate) async fn names_on_air(conn: &mut AsyncPgConnection, media_server: &str) -> QueryResult<HashSet<Uuid>> {
+    #[derive(QueryableByName)]
+    struct Name {
+        #[diesel(sql_type = diesel::sql_types::Uuid)]
+        playback_id: Uuid,
+    }
+    let names: Vec<Name> = diesel::sql_query(
+        "SELECT playback_id FROM publications p JOIN streams s ON s.id = p.stream_id
+         WHERE p.ended_at IS NULL AND p.media_server = $1",
+    )
+    .bind::<Text, _>(media_server)
+    .load(conn)
+    .await?;
+    Ok(names.into_iter().map(|name| name.playback_id).collect())
+}
+
+/// An encoder that is not on air any more.
+pub(crate) struct Ended {
+    pub(crate) stream_id: StreamId,
+    /// Its key, if that still exists.
+    pub(crate) key_id: Option<KeyId>,
+    pub(crate) encoder: Connection,
+    pub(crate) ended_at: DateTime<Utc>,
+}
+
+/// The last publication of each of these connections of a media server, as far as it has ended.
+pub(crate) async fn find_ended(
+    conn: &mut AsyncPgConnection,
+    media_server: &str,
+    client_ids: &[String],
+) -> QueryResult<Vec<Ended>> {
+    type Row = (i64, Option<i64>, String, String, String, Option<DateTime<Utc>>);
+    let rows: Vec<Row> = publications::table
+        .filter(publications::media_server.eq(media_server))
+        .filter(publications::client_id.eq_any(client_ids))
+        .distinct_on((publications::server_run, publications::client_id))
+        .order((publications::server_run, publications::client_id, publications::id.desc()))
+        .select((
+            publications::stream_id,
+            publications::key_id,
+            publications::media_server,
+            publications::server_run,
+            publications::client_id,
+            publications::ended_at,
+        ))
+        .load(conn)
+        .await?;
+    let ended = rows.into_iter().filter_map(|(stream_id, key_id, name, run, client_id, ended_at)| {
+        Some(Ended {
+            stream_id: StreamId(stream_id),
+            key_id: key_id.map(KeyId),
+            encoder: Connection { media_server: MediaServer { name, run }, client_id },
+            ended_at: ended_at?,
+        })
+    });
+    Ok(ended.collect())
 }

@@ -5,7 +5,23 @@
 mod broadcasts;
 mod callbacks;
 mod deleted_users;
+mod dialects;
 mod faults;
+mod media_servers;
+mod news;
 mod reconnects;
 mod streams;
 mod support;
+
+mod announcements;
+mod caching;
+mod changes;
+mod channels;
+mod history;
+mod keys;
+mod lists;
+mod schedules;
+mod viewers;
+mod visibility;
+mod webhook_calls;
+mod webhook_proof;

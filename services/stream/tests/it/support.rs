@@ -1,9 +1,11 @@
 //! A running stream service, and what tests say to it.
 
-use common::UserId;
-use reqwest::{Client, RequestBuilder, Response};
+use chrono::{DateTime, TimeDelta, Utc};
+use common::{Clock as _, Role, SessionId, SystemClock, UserId};
+use reqwest::{Client, Method, RequestBuilder, Response};
 use serde_json::{Value, json};
 use testkit::{Issuer, Program, TestDatabase, eventually};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_amphi-stream");
 pub(crate) const SECRET: &str = "a secret of the media server";
@@ -19,7 +21,8 @@ pub(crate) struct TestStream {
 
 /// Somebody with a token.
 pub(crate) struct User {
-    token: String,
+    pub(crate) id: UserId,
+    pub(crate) token: String,
 }
 
 /// A stream, and what its owner was told once.
@@ -60,7 +63,8 @@ impl TestStream {
     }
 
     pub(crate) fn user(&self, name: &str) -> User {
-        User { token: self.issuer.token(UserId::new(), name) }
+        let id = UserId::new();
+        User { id, token: self.issuer.token(id, name) }
     }
 
     pub(crate) fn get(&self, path: &str) -> RequestBuilder {
@@ -149,4 +153,175 @@ pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value 
     let body: Value = answer.json().await.unwrap();
     assert_eq!((actual, body["code"].as_str()), (status, Some(code)), "{body}");
     body
+}
+
+impl TestStream {
+    pub(crate) fn admin(&self) -> User {
+        let id = UserId::new();
+        User { id, token: self.issuer.token_as(Role::Admin, SessionId::new(), id, "Ada") }
+    }
+
+    /// What `user` is answered, or somebody without a token.
+    pub(crate) async fn asked(
+        &self,
+        method: Method,
+        path: &str,
+        user: Option<&User>,
+        body: Option<&Value>,
+    ) -> Response {
+        let mut request = self.client.request(method, format!("{}/api/v1/streams{path}", self.url));
+        if let Some(user) = user {
+            request = request.bearer_auth(&user.token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        request.send().await.unwrap()
+    }
+
+    /// What `user` finds under a path that belongs to streams.
+    pub(crate) async fn look(&self, path: &str, user: Option<&User>) -> Response {
+        self.asked(Method::GET, path, user, None).await
+    }
+
+    /// The stream that `user` makes of `body`.
+    pub(crate) async fn made_of(&self, user: &User, body: &Value) -> Made {
+        let answer = self.create(user, body).send().await.unwrap();
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(status, 201, "{body}");
+        Made {
+            id: body["id"].as_i64().unwrap(),
+            key: body["streamKey"].as_str().unwrap().to_owned(),
+            playback_id: body["playbackId"].as_str().unwrap().to_owned(),
+        }
+    }
+
+    /// The ids of the streams in a list, in their order.
+    pub(crate) async fn listed(&self, query: &str, user: Option<&User>) -> Vec<i64> {
+        let answer = self.look(&format!("?{query}"), user).await;
+        let status = answer.status();
+        let page: Value = answer.json().await.unwrap();
+        assert_eq!(status, 200, "{page}");
+        let ids: Vec<_> = page["items"].as_array().unwrap().iter().map(|item| item["id"].as_i64().unwrap()).collect();
+        if !query.contains("page=") && !query.contains("limit=") {
+            assert_eq!(page["total"].as_i64().unwrap(), i64::try_from(ids.len()).unwrap(), "{page}");
+        }
+        ids
+    }
+
+    /// A number that the service measures, by the beginning of its line.
+    pub(crate) async fn measured(&self, name: &str) -> u64 {
+        let url = format!("{}/metrics", self.program.private_port());
+        let text = self.client.get(url).send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
+    }
+}
+
+/// A time from now on.
+pub(crate) fn in_minutes(minutes: i64) -> DateTime<Utc> {
+    SystemClock.now() + TimeDelta::minutes(minutes)
+}
+
+/// Where media servers call.
+pub(crate) const WEBHOOK: &str = "/api/v1/webhook/stream-event";
+
+impl TestStream {
+    /// What `user` asks for.
+    pub(crate) async fn ask_as(&self, user: &User, request: RequestBuilder) -> Response {
+        request.bearer_auth(&user.token).send().await.unwrap()
+    }
+
+    /// A callback with this JSON.
+    pub(crate) async fn call(&self, body: &Value) -> Response {
+        self.post(WEBHOOK).header("x-webhook-secret", SECRET).json(body).send().await.unwrap()
+    }
+
+    /// A callback that says everything in the query, as `curl` makes it in a hook of MediaMTX.
+    pub(crate) async fn hook(&self, query: &str) -> Response {
+        let path = format!("{WEBHOOK}?{query}");
+        self.post(&path).header("x-webhook-secret", SECRET).send().await.unwrap()
+    }
+
+    /// The kept calls of media servers that `query` selects, the last one first, once there are `count` of them.
+    pub(crate) async fn kept_calls(&self, query: &str, count: usize) -> Vec<Value> {
+        let administrator = self.admin();
+        eventually(&format!("{count} calls are kept"), async || {
+            let request = self.get(&format!("/api/v1/admin/webhooks?limit=100&{query}"));
+            let list: Value = self.ask_as(&administrator, request).await.json().await.unwrap();
+            let items = list["items"].as_array().unwrap().clone();
+            (items.len() == count).then_some(items)
+        })
+        .await
+    }
+
+    /// What `statement` finds in the database: its first column, as text.
+    pub(crate) async fn found(&self, statement: &str) -> Vec<String> {
+        let (client, connection) = tokio_postgres::connect(&self.database.url, tokio_postgres::NoTls).await.unwrap();
+        let rows = tokio::select! {
+            rows = client.query(statement, &[]) => rows.unwrap(),
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        };
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// Somebody whom auth has told of.
+    pub(crate) async fn known(&self, name: &str) -> User {
+        let user = self.user(name);
+        self.hears("auth.user.registered.v1", &json!({"user_id": user.id, "full_name": name, "role": "Member"})).await;
+        eventually("the name is known", async || {
+            let answer = self.get(&format!("/api/v1/channels/{}", user.id)).send().await.unwrap();
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+        user
+    }
+
+    /// Lets the service have an event, as if another service had sent it.
+    pub(crate) async fn hears(&self, name: &str, data: &Value) {
+        let event = format!(
+            "insert into stream.outbox (event_id, name, occurred_at, data)
+             values (gen_random_uuid(), '{name}', now(), '{data}');
+             select pg_notify('stream.outbox', '')"
+        );
+        self.sql(&event).await;
+    }
+
+    /// Runs SQL, and returns the rows as text.
+    pub(crate) async fn sql(&self, text: &str) -> Vec<Vec<String>> {
+        sql(&self.database.url, text).await
+    }
+}
+
+/// Runs SQL on the database at `url`, and returns the rows as text.
+pub(crate) async fn sql(url: &str, text: &str) -> Vec<Vec<String>> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+    let messages = tokio::select! {
+        messages = client.simple_query(text) => messages.unwrap(),
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    };
+    let rows = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    rows.map(|row| (0..row.len()).map(|n| row.get(n).unwrap_or_default().to_owned()).collect()).collect()
+}
+
+impl TestStream {
+    /// The address of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.url)
+    }
+
+    /// The folder of its files.
+    pub(crate) fn data(&self) -> String {
+        self._data.path().display().to_string()
+    }
+}
+
+impl User {
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
 }

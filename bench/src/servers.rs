@@ -12,17 +12,22 @@ const TICK_SECONDS: f64 = 0.01;
 
 /// A server under measurement.
 #[derive(Debug)]
-pub(crate) struct Server {
-    pub(crate) name: String,
-    pub(crate) address: SocketAddr,
+pub struct Server {
+    pub name: String,
+    pub address: SocketAddr,
     /// Its processes, without their children. Several where several programs do the work.
     roots: Vec<u32>,
     /// Emptied before each run; `None` where nothing is logged.
-    pub(crate) log: Option<PathBuf>,
+    log: Option<PathBuf>,
+}
+
+/// The server of this name.
+pub fn find<'a>(servers: &'a [Server], name: &str) -> anyhow::Result<&'a Server> {
+    servers.iter().find(|server| server.name == name).with_context(|| format!("no server is called {name}"))
 }
 
 /// The servers in `file`: one a line, as `NAME ADDRESS PID[,PID...] LOG`, LOG being `-` without one.
-pub(crate) fn read(file: &Path) -> anyhow::Result<Vec<Server>> {
+pub fn read(file: &Path) -> anyhow::Result<Vec<Server>> {
     let text = fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     text.lines().map(|line| parse(line).with_context(|| format!("{}: {line}", file.display()))).collect()
 }
@@ -39,21 +44,16 @@ fn parse(line: &str) -> anyhow::Result<Server> {
 }
 
 impl Server {
-    /// Whether it answers 401 without a token.
-    pub(crate) fn checks_tokens(&self) -> bool {
-        self.name.starts_with("amphi") || self.name == "auth_request"
-    }
-
     /// User and system time of its processes, their threads and their children so far, in seconds: the whole, and each
     /// root's part.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Cpu> {
+    pub fn cpu(&self) -> anyhow::Result<Cpu> {
         let stats = stats()?;
         let parts = self.roots.iter().map(|root| tree(&stats, *root).iter().map(|pid| stats[pid].seconds).sum());
         Ok(Cpu(parts.collect()))
     }
 
     /// What its processes take of the memory, each page divided among those that share it, in bytes.
-    pub(crate) fn memory(&self) -> anyhow::Result<f64> {
+    pub fn memory(&self) -> anyhow::Result<f64> {
         let stats = stats()?;
         let mut bytes = 0.0;
         for pid in self.roots.iter().flat_map(|root| tree(&stats, *root)) {
@@ -65,7 +65,7 @@ impl Server {
     }
 
     /// Throws away what it has logged: a round writes hundreds of megabytes.
-    pub(crate) fn empty_log(&self) -> anyhow::Result<()> {
+    pub fn empty_log(&self) -> anyhow::Result<()> {
         match &self.log {
             Some(log) => fs::OpenOptions::new().write(true).open(log)?.set_len(0).context("the log cannot be emptied"),
             None => Ok(()),
@@ -75,10 +75,12 @@ impl Server {
 
 /// CPU seconds, one figure for each root of a server.
 #[derive(Debug, Clone)]
-pub(crate) struct Cpu(Vec<f64>);
+pub struct Cpu(Vec<f64>);
 
 impl Cpu {
-    pub(crate) fn since(&self, before: &Self) -> Vec<f64> {
+    /// What was spent between the two.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Vec<f64> {
         self.0.iter().zip(&before.0).map(|(after, before)| after - before).collect()
     }
 }

@@ -1,0 +1,6 @@
+//! What the measurements share.
+
+pub mod figures;
+pub mod http;
+pub mod servers;
+pub mod wrk;
