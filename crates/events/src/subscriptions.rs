@@ -37,4 +37,9 @@ pub const SUBSCRIPTIONS: &[Subscription] = &[
         patterns: &["auth.user.*.v1"],
         purpose: "Chat keeps the names of users, so that messages show who wrote them.",
     },
+    Subscription {
+        queue: "chat.streams",
+        patterns: &["stream.live.*.v1"],
+        purpose: "Chat opens a room for a stream that goes on air, and closes it when that ends.",
+    },
 ];

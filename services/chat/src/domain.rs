@@ -1,7 +1,7 @@
 //! Rooms and messages, and what a message may be. Parsed once, then trusted.
 
 use chrono::{DateTime, Utc};
-use common::{ConversationId, Invalid, MessageId, Problem, RoomId, UserId};
+use common::{ConversationId, Invalid, MessageId, Problem, RoomId, StreamId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The most characters that a message has.
 pub const LONGEST_CONTENT: usize = 8000;
 /// The most characters that the name of a room has, as the table of 003 has it.
-const LONGEST_NAME: usize = 255;
+pub(crate) const LONGEST_NAME: usize = 255;
 /// The most bytes of the address of a file.
 const LONGEST_FILE_URL: usize = 2048;
 /// The most bytes of a client's own name for a message.
@@ -214,6 +214,9 @@ pub struct Message {
     pub id: MessageId,
     pub room_id: RoomId,
     pub conversation_id: ConversationId,
+    /// In whose chat it is, if the room is that of a stream.
+    #[serde(default)]
+    pub stream_id: Option<StreamId>,
     /// Within its room, from 1 without gaps.
     pub seq: i64,
     pub user_id: UserId,

@@ -11,6 +11,10 @@ common::problems! {
     NO_SUCH_ROOM = 404 "no-such-room" "No such room";
     /// No room has this code.
     NO_SUCH_CODE = 404 "no-such-code" "No such code";
+    /// Nothing is said in this room any more: its stream has ended.
+    ROOM_CLOSED = 409 "room-closed" "Room closed";
+    /// Too many rooms are open over one connection.
+    TOO_MANY_ROOMS = 409 "too-many-rooms" "Too many rooms";
     /// Only rooms of the kind `group` can be joined and left.
     NOT_A_GROUP = 409 "not-a-group" "Not a group";
     /// There is no user with this id.
@@ -31,6 +35,10 @@ pub enum ChatError {
     NoSuchCode,
     #[error("room {0} is no group")]
     NotAGroup(RoomId),
+    #[error("room {0} can be read, and takes no messages: its stream has ended")]
+    RoomClosed(RoomId),
+    #[error("at most {0} rooms are open at once")]
+    TooManyRooms(usize),
     #[error("there is no user {0}")]
     NoSuchUser(UserId),
     #[error("too many messages wait")]
@@ -53,6 +61,8 @@ impl From<ChatError> for Problem {
             ChatError::NoSuchRoom(_) | ChatError::NotInRoom => NO_SUCH_ROOM.say(&error),
             ChatError::NoSuchCode => NO_SUCH_CODE.say(&error),
             ChatError::NotAGroup(_) => NOT_A_GROUP.say(&error),
+            ChatError::RoomClosed(_) => ROOM_CLOSED.say(&error),
+            ChatError::TooManyRooms(_) => TOO_MANY_ROOMS.say(&error),
             ChatError::NoSuchUser(_) => NO_SUCH_USER.say(&error),
             ChatError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
             ChatError::Away => Self::unavailable(Duration::from_secs(1), error),

@@ -3,10 +3,12 @@
 //! How it speaks is its dialect's business; here are commands and answers.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::Arc;
 
 use actix_http::ws::CloseCode;
-use common::{Claims, ConversationId, MessageId, Problem, RoomId, UserId};
+use chrono::{DateTime, Utc};
+use common::{Claims, ConversationId, MessageId, Problem, RoomId, StreamId, UserId};
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesOrdered;
@@ -19,11 +21,11 @@ use crate::error::ChatError;
 use crate::event::{Event, Told};
 use crate::hub::Taken;
 use crate::socket::{self, Broken, Inbox, Outbox, Received};
-use crate::store::rooms;
+use crate::store::{rooms, streams};
 use crate::writer::Stored;
 
 /// How many messages of one connection are on their way into the database: beyond, it is not read.
-pub(crate) const MOST_UNDERWAY: usize = 64;
+const MOST_UNDERWAY: usize = 64;
 /// How many things that are not understood are answered with an error; the next one ends the connection.
 const MOST_MALFORMED: u32 = 10;
 /// How many rooms one connection has open.
@@ -37,9 +39,11 @@ pub(crate) enum Command {
     Join {
         room: RoomRef,
         since: Option<i64>,
+        name: AckName,
     },
     Leave {
         room: RoomRef,
+        name: AckName,
     },
     Send {
         room: RoomRef,
@@ -57,6 +61,21 @@ pub(crate) enum Command {
 pub(crate) enum RoomRef {
     Id(RoomId),
     Conversation(ConversationId),
+    /// The chat of a stream, which everybody may join.
+    Stream(StreamId),
+}
+
+/// What is not understood: why, in words, and by what the client knows the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) words: String,
+    pub(crate) name: AckName,
+}
+
+impl<T: Into<String>> From<T> for Unread {
+    fn from(words: T) -> Self {
+        Self { words: words.into(), name: AckName::default() }
+    }
 }
 
 /// By what a client knows the answer to something that it sent again.
@@ -78,17 +97,21 @@ pub(crate) enum Reply {
     /// From message `seq` on everything is told. `recovered`: whether the client got all since the one that it had.
     Joined {
         room: RoomRef,
+        room_id: RoomId,
         seq: i64,
         recovered: Option<bool>,
+        name: AckName,
     },
     Left {
         room: RoomRef,
+        name: AckName,
     },
     /// It is stored.
     Stored {
         room: RoomRef,
         id: MessageId,
         seq: i64,
+        at: DateTime<Utc>,
         name: AckName,
     },
     Pong,
@@ -151,14 +174,14 @@ impl Session {
         let watch = app.verifier.watch(self.claims.sid);
         self.reply(&Reply::Connected { user_id: self.claims.sub });
         if let Some(room) = joined {
-            self.obey(Command::Join { room, since: None }).await;
+            self.obey(Command::Join { room, since: None, name: AckName::default() }).await;
         }
         let every = app.config.ping_every;
         let mut ping = interval_at(Instant::now() + every, every);
         let mut heard_at = Instant::now();
         while !self.outbox.is_closed() {
             tokio::select! {
-                received = inbox.next(), if self.underway.len() < MOST_UNDERWAY => {
+                received = inbox.next(), if self.is_ready() => {
                     heard_at = Instant::now();
                     match received {
                         Some(Ok(received)) => if self.receive(received).await.is_none() { break },
@@ -187,6 +210,19 @@ impl Session {
         self.outbox.close(CloseCode::Normal, "");
     }
 
+    /// Whether another command is taken now.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.underway.len() < MOST_UNDERWAY
+    }
+
+    /// Waits until the next message is stored, and acknowledges it. Safe to drop.
+    pub(crate) async fn settle(&mut self) {
+        match self.underway.next().await {
+            Some(underway) => self.acknowledge(underway),
+            None => pending().await,
+        }
+    }
+
     /// Gives up all rooms.
     pub(crate) async fn end(&mut self) {
         let rooms: Vec<_> = self.rooms.keys().copied().collect();
@@ -200,9 +236,9 @@ impl Session {
         match received {
             Received::Text(text) => match self.dialect.read(&text) {
                 Ok(command) => self.obey(command).await,
-                Err(words) => self.complain(&words),
+                Err(unread) => self.complain(unread),
             },
-            Received::Binary => self.complain("messages are texts"),
+            Received::Binary(_) => self.complain("messages are texts"),
             Received::Ping(bytes) => drop(self.outbox.send(socket::pong_frame(&bytes))),
             Received::Pong => {}
             Received::Close => return None,
@@ -212,20 +248,34 @@ impl Session {
 
     pub(crate) async fn obey(&mut self, command: Command) {
         match command {
-            Command::Join { room, since } => self.join(room, since).await,
-            Command::Leave { room } => {
-                if let Some(room_id) = self.names.remove(&room) {
+            Command::Join { room, since, name } => {
+                if let Err(error) = self.join(room, since, name.clone()).await {
+                    self.reply(&refused(error, room, name));
+                }
+            }
+            Command::Leave { room, name } => {
+                if let Some(room_id) = self.names.get(&room).copied() {
                     self.leave(room_id).await;
                 }
-                self.reply(&Reply::Left { room });
+                self.reply(&Reply::Left { room, name });
             }
-            Command::Send { room, draft, name } => match self.names.get(&room) {
-                Some(room_id) => self.send(room, *room_id, draft, name),
-                None => {
-                    let (code, words) = ("not-joined".to_owned(), "You must join the room first".to_owned());
-                    self.reply(&Reply::Refused { code, words, room: Some(room), name });
+            Command::Send { room, draft, name } => {
+                // 002 shows no joining: who speaks in the chat of a stream takes part in it.
+                if matches!(room, RoomRef::Stream(_))
+                    && !self.names.contains_key(&room)
+                    && let Err(error) = self.join(room, None, AckName::default()).await
+                {
+                    self.reply(&refused(error, room, name));
+                    return;
                 }
-            },
+                match self.names.get(&room) {
+                    Some(room_id) => self.send(room, *room_id, draft, name),
+                    None => {
+                        let (code, words) = ("not-joined".to_owned(), "You must join the room first".to_owned());
+                        self.reply(&Reply::Refused { code, words, room: Some(room), name });
+                    }
+                }
+            }
             Command::Ping => self.reply(&Reply::Pong),
             Command::Nothing => {}
         }
@@ -246,38 +296,39 @@ impl Session {
 
     fn acknowledge(&self, Underway { room, name, result }: Underway) {
         self.reply(&match result {
-            Ok(Stored { message, .. }) => Reply::Stored { room, id: message.id, seq: message.seq, name },
+            Ok(Stored { message, .. }) => {
+                Reply::Stored { room, id: message.id, seq: message.seq, at: message.created_at, name }
+            }
             Err(error) => refused(error, room, name),
         });
     }
 
-    async fn join(&mut self, room: RoomRef, since: Option<i64>) {
+    async fn join(&mut self, room: RoomRef, since: Option<i64>, name: AckName) -> Result<(), ChatError> {
         if self.rooms.len() >= MOST_ROOMS && !self.names.contains_key(&room) {
-            let words = format!("at most {MOST_ROOMS} rooms are open at once");
-            let code = "too-many-rooms".to_owned();
-            self.reply(&Reply::Refused { code, words, room: Some(room), name: AckName::default() });
-            return;
+            return Err(ChatError::TooManyRooms(MOST_ROOMS));
         }
         // The same room again: as a client does that has lost something.
         if let Some(room_id) = self.names.remove(&room) {
             self.rooms.remove(&room_id);
         }
-        match self.sit(room, since).await {
-            Ok((room_id, taken)) => {
-                let is_news = taken.is_only();
-                self.rooms.insert(room_id, taken);
-                self.names.insert(room, room_id);
-                if is_news {
-                    self.app.hub.tell(room_id, Event::Joined { user_id: self.claims.sub }).await;
-                }
-            }
-            Err(error) => self.reply(&refused(error, room, AckName::default())),
+        let (room_id, taken) = self.sit(room, since, name).await?;
+        let is_news = taken.is_only();
+        self.rooms.insert(room_id, taken);
+        self.names.insert(room, room_id);
+        if is_news {
+            self.app.hub.tell(room_id, Event::Joined { user_id: self.claims.sub }).await;
         }
+        Ok(())
     }
 
-    async fn sit(&self, room: RoomRef, since: Option<i64>) -> Result<(RoomId, Taken), ChatError> {
+    async fn sit(&self, room: RoomRef, since: Option<i64>, name: AckName) -> Result<(RoomId, Taken), ChatError> {
         let user_id = self.claims.sub;
-        let found = rooms::find_for_member(&mut *self.app.pool.get().await?, room, user_id).await?;
+        let mut conn = self.app.pool.get().await?;
+        let found = match room {
+            RoomRef::Stream(stream_id) => streams::enter(&mut conn, stream_id, user_id, self.app.clock.now()).await?,
+            RoomRef::Id(_) | RoomRef::Conversation(_) => rooms::find_for_member(&mut conn, room, user_id).await?,
+        };
+        drop(conn);
         let room_id = found.ok_or(ChatError::NotInRoom)?.id;
         let outbox = Arc::clone(&self.outbox);
         let taken = self.app.hub.sit(room_id, user_id, self.client_id.clone(), self.dialect, outbox).await?;
@@ -286,7 +337,7 @@ impl Session {
             None => Some(Vec::new()),
         };
         let recovered = since.map(|_| missed.is_some());
-        self.reply(&Reply::Joined { room, seq: taken.seq, recovered });
+        self.reply(&Reply::Joined { room, room_id, seq: taken.seq, recovered, name });
         for message in missed.unwrap_or_default() {
             if let Some(frame) = Told::new(room_id, Event::Message(message)).frame(self.dialect) {
                 self.outbox.send(frame);
@@ -298,6 +349,7 @@ impl Session {
 
     async fn leave(&mut self, room_id: RoomId) {
         let Some(taken) = self.rooms.remove(&room_id) else { return };
+        self.names.retain(|_, named| *named != room_id);
         let is_news = taken.is_only();
         drop(taken);
         if is_news {
@@ -305,17 +357,18 @@ impl Session {
         }
     }
 
-    pub(crate) fn complain(&mut self, words: &str) {
+    /// Answers what is not understood.
+    pub(crate) fn complain(&mut self, unread: impl Into<Unread>) {
         self.malformed += 1;
         if self.malformed > MOST_MALFORMED {
             self.outbox.close(CloseCode::Policy, "too much was not understood");
         } else {
-            let (code, words) = ("not-understood".to_owned(), words.to_owned());
-            self.reply(&Reply::Refused { code, words, room: None, name: AckName::default() });
+            let Unread { words, name } = unread.into();
+            self.reply(&Reply::Refused { code: "not-understood".to_owned(), words, room: None, name });
         }
     }
 
-    fn reply(&self, reply: &Reply) {
+    pub(crate) fn reply(&self, reply: &Reply) {
         if let Some(frame) = self.dialect.write_reply(reply) {
             self.outbox.send(frame);
         }

@@ -158,6 +158,10 @@ async fn store_within(
             results.push(Ok(Place::Again(*index)));
             continue;
         }
+        if room.is_closed {
+            results.push(Err(ChatError::RoomClosed(*room_id)));
+            continue;
+        }
         room.last_seq += 1;
         if let Some(name) = name {
             new_names.insert(name, new.len());
@@ -167,6 +171,7 @@ async fn store_within(
             id: MessageId(0),
             room_id: *room_id,
             conversation_id: room.conversation_id,
+            stream_id: room.stream_id,
             seq: room.last_seq,
             user_id: *user_id,
             user_name: user_name.clone(),

@@ -2,6 +2,7 @@
 
 mod messages;
 mod rooms;
+mod socket_io;
 mod ws;
 
 use actix_web::web;
@@ -38,5 +39,6 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
                 .route(web::post().to(messages::send)),
         )
         .service(web::resource("/api/v1/chat/rooms/{room_id}/status").route(web::get().to(rooms::status)))
-        .service(web::resource("/api/v1/chat/ws").route(web::get().to(ws::rooms)));
+        .service(web::resource("/api/v1/chat/ws").route(web::get().to(ws::rooms)))
+        .service(web::resource("/socket.io/").to(socket_io::serve));
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use common::{ConversationId, Page, PageQuery, RoomId, UserId};
+use common::{ConversationId, Page, PageQuery, RoomId, StreamId, UserId};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
@@ -22,6 +22,9 @@ diesel::table! {
         room_name -> Varchar,
         avatar_url -> Nullable<Text>,
         direct_of -> Nullable<Text>,
+        stream_id -> Nullable<BigInt>,
+        broadcast_id -> Nullable<BigInt>,
+        closed_at -> Nullable<Timestamptz>,
         last_seq -> BigInt,
         room_created_by -> Nullable<Uuid>,
         room_created_at -> Timestamptz,
@@ -121,6 +124,12 @@ pub(crate) async fn find_by_code(conn: &mut AsyncPgConnection, code: &RoomCode) 
     Ok(row.map(Room::from))
 }
 
+pub(crate) async fn find_of_stream(conn: &mut AsyncPgConnection, stream_id: StreamId) -> QueryResult<Option<Room>> {
+    let of_stream = rooms::table.filter(rooms::stream_id.eq(stream_id.0));
+    let row: Option<RoomRow> = of_stream.select(RoomRow::as_select()).first(conn).await.optional()?;
+    Ok(row.map(Room::from))
+}
+
 /// The room, if the user is a member of it.
 pub(crate) async fn find_for_member(
     conn: &mut AsyncPgConnection,
@@ -135,6 +144,7 @@ pub(crate) async fn find_for_member(
     let query = match room {
         RoomRef::Id(id) => query.filter(rooms::room_id.eq(id.0)),
         RoomRef::Conversation(id) => query.filter(rooms::conversation_id.eq(id.0)),
+        RoomRef::Stream(id) => query.filter(rooms::stream_id.eq(id.0)),
     };
     let row: Option<RoomRow> = query.first(conn).await.optional()?;
     Ok(row.map(Room::from))
