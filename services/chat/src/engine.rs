@@ -301,6 +301,10 @@ impl Lines {
         let (lines, speaker) = (Arc::clone(self), speaker(Arc::clone(&line.outbox)));
         actix_web::rt::spawn(async move {
             lines.keep(Arc::clone(&line), packets, speaker).await;
+            // The next poll brings what was said last.
+            if !line.is_socket() && !line.outbox.is_over() && lines.knows(&line) {
+                sleep(lines.rules.ping_timeout).await;
+            }
             lines.forget(&line);
         });
         Ok(answer)
@@ -321,6 +325,10 @@ impl Lines {
             "maxPayload": self.rules.max_payload,
         });
         format!("0{opening}")
+    }
+
+    fn knows(&self, line: &Line) -> bool {
+        lock(&self.known).contains_key(&line.sid)
     }
 
     fn forget(&self, line: &Line) {
@@ -451,6 +459,7 @@ impl Lines {
                 goes_on = speaker.work() => if !goes_on { break },
                 () = &mut beat => {
                     if is_asked {
+                        self.forget(&line);
                         break;
                     }
                     is_asked = true;

@@ -5,5 +5,7 @@
 mod delivery;
 mod instances;
 mod rooms;
+mod socket_io;
 mod sockets;
+mod streams;
 mod support;
