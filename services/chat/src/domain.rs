@@ -76,6 +76,8 @@ pub struct Room {
     pub code: Option<RoomCode>,
     pub name: String,
     pub avatar_url: Option<String>,
+    /// Whose chat it is.
+    pub stream_id: Option<StreamId>,
     /// The number of its last message.
     pub last_seq: i64,
     pub created_by: Option<UserId>,

@@ -15,7 +15,7 @@ common::problems! {
     ROOM_CLOSED = 409 "room-closed" "Room closed";
     /// Too many rooms are open over one connection.
     TOO_MANY_ROOMS = 409 "too-many-rooms" "Too many rooms";
-    /// Only rooms of the kind `group` can be joined and left.
+    /// A room of the kind `direct` is its two users' for good: nobody joins or leaves it.
     NOT_A_GROUP = 409 "not-a-group" "Not a group";
     /// There is no user with this id.
     NO_SUCH_USER = 404 "no-such-user" "No such user";
@@ -33,7 +33,7 @@ pub enum ChatError {
     NotInRoom,
     #[error("no room has this code")]
     NoSuchCode,
-    #[error("room {0} is no group")]
+    #[error("room {0} is its two users' for good")]
     NotAGroup(RoomId),
     #[error("room {0} can be read, and takes no messages: its stream has ended")]
     RoomClosed(RoomId),

@@ -79,9 +79,29 @@ async fn a_stream_has_a_chat_that_everybody_who_is_signed_in_takes_part_in() {
         (&rooms["items"][0]["kind"], &rooms["items"][0]["room_name"]),
         (&json!("stream"), &json!("Cooking, part 1"))
     );
+    assert_eq!(rooms["items"][0]["stream_id"], json!(STREAM));
     let members = format!("/rooms/{}/members", joined["roomId"]);
     let members: Value = chat.get(&ben, &members).send().await.unwrap().json().await.unwrap();
     assert_eq!((&members["total"], &members["items"][0]["member_role"]), (&json!(3), &json!("owner")));
+}
+
+#[tokio::test]
+async fn clients_of_003_take_part_too() {
+    let chat = TestChat::start().await;
+    let (owner, ana, ben) = (chat.user("Owner"), chat.user("Ana"), chat.user("Ben"));
+    chat.went_live(owner.id, STREAM, 1, true).await;
+    chat.until_answered(&ana, is_stored).await;
+    let mut io = Io::connected(&chat, &ana).await;
+    let room = io.ask("join", &json!({"streamId": STREAM})).await["roomId"].as_i64().unwrap();
+
+    let joined = chat.post(&ben, &format!("/rooms/{room}/join"), &json!({})).send().await.unwrap();
+    assert_eq!(joined.status(), 200);
+    let mut socket = chat.socket_in(&ben, room).await;
+    socket.send(room, "from a WebSocket").await;
+
+    assert_eq!(io.until("chat_message").await["message"], "from a WebSocket");
+    let left = chat.post(&ben, &format!("/rooms/{room}/leave"), &json!({})).send().await.unwrap();
+    assert_eq!(left.status(), 204);
 }
 
 #[tokio::test]
