@@ -1,8 +1,7 @@
 //! The chat of streams, which opens and closes with them.
 
-use chrono::{TimeDelta, Utc};
 use common::{BroadcastId, StreamId, UserId};
-use events::{EndReason, StreamEnded, StreamWentLive};
+use events::{Event as _, StreamEnded, StreamWentLive};
 use serde_json::{Value, json};
 use testkit::eventually;
 
@@ -17,10 +16,9 @@ impl TestChat {
             stream_id,
             broadcast_id: BroadcastId(broadcast),
             user_id: owner,
-            playback_id: uuid::Uuid::new_v4(),
             title: format!("Cooking, part {broadcast}"),
             is_public,
-            started_at: Utc::now(),
+            ..StreamWentLive::example()
         };
         self.told(&event).await;
     }
@@ -30,9 +28,7 @@ impl TestChat {
             stream_id: STREAM,
             broadcast_id: BroadcastId(broadcast),
             user_id: owner,
-            started_at: Utc::now() - TimeDelta::hours(1),
-            ended_at: Utc::now(),
-            reason: EndReason::Left,
+            ..StreamEnded::example()
         };
         self.told(&event).await;
     }
