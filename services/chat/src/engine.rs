@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::socket::{self, Inbox, Outbox, Received, pong_frame, text_frame};
+use crate::socket::{self, Broken, Inbox, Outbox, Received, pong_frame, text_frame};
 
 /// Separates the packets of a poll.
 const SEPARATOR: u8 = 0x1e;
@@ -505,7 +505,15 @@ async fn pump(line: &Line, mut inbox: Inbox) {
                 continue;
             }
             Some(Ok(received)) => Packet::received(received),
-            Some(Err(_)) | None => Some(Packet::Gone),
+            Some(Err(broken)) => {
+                match broken {
+                    Broken::TooLarge => line.outbox.close(CloseCode::Size, "a message has at most 64 KiB"),
+                    Broken::Protocol(_) => line.outbox.close(CloseCode::Protocol, "no WebSocket"),
+                    Broken::Gone => {}
+                }
+                Some(Packet::Gone)
+            }
+            None => Some(Packet::Gone),
         };
         let is_last = matches!(packet, None | Some(Packet::Gone));
         let sent = line.packets.send(packet.unwrap_or(Packet::Gone)).await;

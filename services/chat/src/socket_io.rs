@@ -5,7 +5,7 @@ use std::sync::Arc;
 use actix_http::ws::CloseCode;
 use common::token::TokenError;
 use common::{Claims, Problem, SessionWatch};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use crate::App;
@@ -14,6 +14,9 @@ use crate::dialect::socket_io::{self, Auth, Kind, MAIN, Packet};
 use crate::engine::{Message, Speaker};
 use crate::session::{Reply, Session};
 use crate::socket::Outbox;
+
+/// How many attempts to connect are refused; the next one ends the line.
+const MOST_REFUSED: u32 = 10;
 
 /// A client, from the opening of its line on.
 pub(crate) struct Client {
@@ -24,6 +27,7 @@ pub(crate) struct Client {
     connected: Option<Connected>,
     /// Until when it must be connected, while it is not.
     connect_by: Instant,
+    refused: u32,
     /// How many binary messages still belong to what was refused.
     attachments: usize,
 }
@@ -36,7 +40,7 @@ struct Connected {
 impl Client {
     pub(crate) fn new(app: Arc<App>, opener: Result<Arc<Claims>, TokenError>, outbox: Arc<Outbox>) -> Self {
         let connect_by = Instant::now() + app.config.connect_timeout;
-        Self { app, outbox, opener, connected: None, connect_by, attachments: 0 }
+        Self { app, outbox, opener, connected: None, connect_by, refused: 0, attachments: 0 }
     }
 
     async fn hear_packet(&mut self, text: &[u8]) -> bool {
@@ -44,9 +48,9 @@ impl Client {
         self.attachments = packet.attachments;
         match (packet.kind, &mut self.connected) {
             (Kind::Connect, _) if packet.namespace != MAIN => {
-                self.outbox.send(socket_io::refuse(packet.namespace, &json!({"message": "Invalid namespace"})));
+                return self.refuse(packet.namespace, &json!({"message": "Invalid namespace"}));
             }
-            (Kind::Connect, None) => self.connect(packet.payload),
+            (Kind::Connect, None) => return self.connect(packet.payload),
             (Kind::Disconnect, _) if packet.namespace != MAIN => {}
             (Kind::Disconnect, Some(_)) => self.disconnect().await,
             (Kind::Event, Some(connected)) if packet.namespace == MAIN => match Dialect::SocketIo.read(text) {
@@ -61,7 +65,7 @@ impl Client {
     }
 
     /// The token in the packet counts first: only the page that opens the connection can put it there.
-    fn connect(&mut self, payload: &str) {
+    fn connect(&mut self, payload: &str) -> bool {
         let auth = match payload {
             "" => Ok(Auth::default()),
             payload => serde_json::from_str(payload).map_err(|_other_types| TokenError::Invalid),
@@ -81,13 +85,20 @@ impl Client {
                 let session = Session::new(app, claims, Dialect::SocketIo, client_id, outbox);
                 session.reply(&Reply::Connected { user_id });
                 self.connected = Some(Connected { session, watch });
+                true
             }
             Err(error) => {
                 let problem = Problem::from(error).body();
                 let error = json!({"message": problem["detail"], "data": {"code": problem["code"]}});
-                self.outbox.send(socket_io::refuse(MAIN, &error));
+                self.refuse(MAIN, &error)
             }
         }
+    }
+
+    /// `false`: that was once too often.
+    fn refuse(&mut self, namespace: &str, error: &Value) -> bool {
+        self.refused += 1;
+        self.refused <= MOST_REFUSED && self.outbox.send(socket_io::refuse(namespace, error))
     }
 
     /// The line stays, and the client may connect again.

@@ -290,6 +290,12 @@ async fn a_token_is_needed_and_may_come_with_either_packet() {
     io.hear().await.unwrap();
     io.say(r#"42["join",{"roomId":1}]"#).await;
     assert_eq!(io.closed().await, 1000, "an event before the token");
+
+    let mut io = Io::open(&chat, "").await;
+    for _ in 0..=10 {
+        io.say(r#"40{"token":"guess"}"#).await;
+    }
+    assert_eq!(io.closed().await, 1000, "too many guesses");
 }
 
 #[tokio::test]
@@ -336,6 +342,23 @@ async fn what_is_not_understood_is_answered_and_what_is_no_packet_ends_the_line(
     let mut io = Io::connected(&chat, &ana).await;
     io.0.send(Message::binary(vec![1])).await.unwrap();
     assert_eq!(io.closed().await, 1000);
+    let mut io = Io::connected(&chat, &ana).await;
+    io.0.send(Message::text("4".repeat(65 * 1024))).await.unwrap();
+    assert_eq!(io.closed().await, 1009);
+}
+
+#[tokio::test]
+async fn when_the_service_stops_clients_are_told_to_come_back() {
+    let chat = TestChat::start().await;
+    let ana = chat.user("Ana");
+    let mut io = Io::connected(&chat, &ana).await;
+    let polling = Polling::open(&chat).await;
+    let poll = polling.poll();
+    chat.program.ask_to_stop();
+    let (last, code) = tokio::join!(poll, io.closed());
+    assert_eq!(code, 1012);
+    // A poll that comes too late for it is not taken any more.
+    assert!(last.status() == 200 || last.status() == 503);
 }
 
 #[tokio::test]
