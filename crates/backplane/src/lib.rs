@@ -122,6 +122,29 @@ impl Backplane {
         }
     }
 
+    /// Puts up the note of `who` on `board` for `ttl`, in place of the one before, or takes it away; returns those of all
+    /// others. One step: of two who do so at once, one sees the other's. A process alone has no others.
+    pub async fn note(
+        &self,
+        board: &str,
+        who: &str,
+        note: Option<Vec<u8>>,
+        ttl: Duration,
+    ) -> Result<Vec<Vec<u8>>, Away> {
+        match &self.0 {
+            Kind::Memory(_) => Ok(Vec::new()),
+            Kind::Redis(redis) => redis.note(board, who, note, ttl).await,
+        }
+    }
+
+    /// The notes on `board` of all but `who`.
+    pub async fn notes(&self, board: &str, who: &str) -> Result<Vec<Vec<u8>>, Away> {
+        match &self.0 {
+            Kind::Memory(_) => Ok(Vec::new()),
+            Kind::Redis(redis) => redis.notes(board, who).await,
+        }
+    }
+
     /// Tells all instances that listen to `channel`. Whoever is away does not hear of it.
     pub async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), Away> {
         match &self.0 {

@@ -42,7 +42,7 @@ struct Remote {
 }
 
 enum Order {
-    Join(String, oneshot::Sender<()>),
+    Join(Vec<String>, oneshot::Sender<()>),
     Leave(String),
 }
 
@@ -59,15 +59,19 @@ impl Listener {
         (Self { shared: Some(Remote { joined, orders, heard: tokio::sync::Mutex::new(heard), prefix }) }, work)
     }
 
-    /// Joins a channel: what is published there after this returns is heard, if Redis is there.
-    pub async fn join(&self, channel: &str) {
+    /// Joins channels: what is published there after this returns is heard, if Redis is there.
+    pub async fn join(&self, channels: impl IntoIterator<Item = String>) {
         let Some(remote) = &self.shared else { return };
-        let channel = format!("{}:{channel}", remote.prefix);
-        if !lock(&remote.joined).insert(channel.clone()) {
+        let channels = channels.into_iter().map(|channel| format!("{}:{channel}", remote.prefix));
+        let new: Vec<_> = {
+            let mut joined = lock(&remote.joined);
+            channels.filter(|channel| joined.insert(channel.clone())).collect()
+        };
+        if new.is_empty() {
             return;
         }
         let (confirm, confirmed) = oneshot::channel();
-        if remote.orders.send(Order::Join(channel, confirm)).is_ok() {
+        if remote.orders.send(Order::Join(new, confirm)).is_ok() {
             let _ = timeout(PATIENCE, confirmed).await;
         }
     }
@@ -139,8 +143,8 @@ async fn follow_once(
     loop {
         tokio::select! {
             order = orders.recv() => match order {
-                Some(Order::Join(channel, confirm)) => {
-                    sink.subscribe(channel).await?;
+                Some(Order::Join(channels, confirm)) => {
+                    sink.subscribe(channels).await?;
                     let _ = confirm.send(());
                 }
                 Some(Order::Leave(channel)) => sink.unsubscribe(channel).await?,

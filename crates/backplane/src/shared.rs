@@ -37,6 +37,29 @@ return 0";
 const TAKE_BACK: &str = "
 if tonumber(redis.call('HGET', KEYS[1], 'count') or 0) > 0 then redis.call('HINCRBY', KEYS[1], 'count', -1) end";
 
+/// A hash has the note of each, with when it ends in front, by the clock of Redis.
+const NOTE: &str = "
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local who, action, note, ttl = unpack(ARGV)
+if action == 'put' then
+  redis.call('HSET', KEYS[1], who, string.format('%.0f:', now + ttl) .. note)
+  redis.call('PEXPIRE', KEYS[1], ttl)
+elseif action == 'take' then
+  redis.call('HDEL', KEYS[1], who)
+end
+local others = {}
+local all = redis.call('HGETALL', KEYS[1])
+for i = 1, #all, 2 do
+  local ends, of = string.match(all[i + 1], '^(%d+):(.*)$')
+  if tonumber(ends) < now then
+    redis.call('HDEL', KEYS[1], all[i])
+  elseif all[i] ~= who then
+    others[#others + 1] = of
+  end
+end
+return others";
+
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
 }
@@ -132,6 +155,35 @@ impl Shared {
 
     pub(crate) async fn forget_tries(&self, key: &str) -> Result<(), Away> {
         Ok(self.connection().await?.del(self.tries(key)).await?)
+    }
+
+    pub(crate) async fn note(
+        &self,
+        board: &str,
+        who: &str,
+        note: Option<Vec<u8>>,
+        ttl: Duration,
+    ) -> Result<Vec<Vec<u8>>, Away> {
+        let action = if note.is_some() { "put" } else { "take" };
+        self.board(board, who, action, note.unwrap_or_default(), ttl).await
+    }
+
+    pub(crate) async fn notes(&self, board: &str, who: &str) -> Result<Vec<Vec<u8>>, Away> {
+        self.board(board, who, "look", Vec::new(), Duration::ZERO).await
+    }
+
+    async fn board(
+        &self,
+        board: &str,
+        who: &str,
+        action: &str,
+        note: Vec<u8>,
+        ttl: Duration,
+    ) -> Result<Vec<Vec<u8>>, Away> {
+        let script = Script::new(NOTE);
+        let mut call = script.key(format!("{}:board:{board}", self.prefix));
+        call.arg(who).arg(action).arg(note).arg(ms(ttl));
+        Ok(call.invoke_async(&mut self.connection().await?).await?)
     }
 
     pub(crate) async fn publish(&self, channel: &str, payload: Vec<u8>) -> Result<(), Away> {

@@ -111,6 +111,24 @@ values! {
     };
 }
 
+/// So many of something in so long a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub limit: u32,
+    pub per: Duration,
+}
+
+impl Value for Rate {
+    const EXPECTS: &'static str = "a rate such as 600/10s or 20/1m, of at least 1, in at most an hour";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (limit, per) = text.split_once('/')?;
+        let (limit, per) = (limit.trim().parse().ok()?, Duration::parse(per.trim())?);
+        let is_sane = limit > 0 && (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&per);
+        is_sane.then_some(Self { limit, per })
+    }
+}
+
 impl Value for Secret {
     const EXPECTS: &'static str = "a secret";
     const IS_SECRET: bool = true;
@@ -406,6 +424,14 @@ mod tests {
         assert_eq!(times, [500, 20_000, 900_000, 43_200_000, 604_800_000]);
         for wrong in ["", "3651d", "20", "s", "-1s", "1.5s", "99999999999999999999d"] {
             assert_eq!(parse_duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_read_as_it_is_written() {
+        assert_eq!(Rate::parse("600/10s"), Some(Rate { limit: 600, per: Duration::from_secs(10) }));
+        for wrong in ["", "600", "0/10s", "600/10ms", "600/2h", "-1/1s", "600/s"] {
+            assert_eq!(Rate::parse(wrong), None, "{wrong}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chassis::env::Rate;
 use chassis::{ConfigError, Core, Env};
 
 use crate::engine::Rules;
@@ -14,6 +15,10 @@ pub struct Config {
     pub socket_io: Rules,
     /// `CHAT_SOCKET_IO_CONNECT_TIMEOUT`: how long a Socket.IO client may be connected to no namespace.
     pub connect_timeout: Duration,
+    /// `CHAT_RATE_PER_USER`: how many messages a user may send.
+    pub rate_per_user: Rate,
+    /// `CHAT_RATE_PER_ROOM`: how many messages a room takes, of all users together.
+    pub rate_per_room: Rate,
 }
 
 impl Config {
@@ -26,6 +31,8 @@ impl Config {
                 max_payload: env.read("CHAT_SOCKET_IO_MAX_PAYLOAD", "65536", "The most bytes that a Socket.IO client sends in one POST.")?,
             },
             connect_timeout: env.read("CHAT_SOCKET_IO_CONNECT_TIMEOUT", "45s", "How long a Socket.IO client may take to send its token.")?,
+            rate_per_user: env.read("CHAT_RATE_PER_USER", "30/10s", "How many messages a user may send, at each instance.")?,
+            rate_per_room: env.read("CHAT_RATE_PER_ROOM", "1000/10s", "How many messages a room takes of all users together, at each instance.")?,
         })
     }
 }

@@ -85,6 +85,20 @@ pub struct Room {
     pub updated_at: DateTime<Utc>,
 }
 
+/// By what a room is known: of old, as a conversation, and as the chat of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) room_id: RoomId,
+    pub(crate) conversation_id: ConversationId,
+    pub(crate) stream_id: Option<StreamId>,
+}
+
+impl Room {
+    pub(crate) fn place(&self) -> Place {
+        Place { room_id: self.id, conversation_id: self.conversation_id, stream_id: self.stream_id }
+    }
+}
+
 /// What one joins a group with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomCode(String);

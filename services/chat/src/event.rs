@@ -3,11 +3,12 @@
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use common::{RoomId, UserId};
+use chrono::{DateTime, Utc};
+use common::{MessageId, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::dialect::Dialect;
-use crate::domain::Message;
+use crate::domain::{Message, Place};
 
 /// Something that happened in a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,19 +22,23 @@ pub(crate) enum Event {
     Left { user_id: UserId },
     /// A user is a member no more: whoever has the room open for them closes it.
     Removed { user_id: UserId },
+    /// A user is typing, or is no more. Nothing that the user's own connections are told.
+    Typing { user_id: UserId, is_typing: bool },
+    /// A user has read all up to this message.
+    Read { user_id: UserId, seq: i64, message_id: MessageId, at: DateTime<Utc> },
 }
 
 /// An event on its way to many sockets: written once in each dialect, and shared.
 #[derive(Debug)]
 pub(crate) struct Told {
-    pub(crate) room_id: RoomId,
+    place: Place,
     pub(crate) event: Event,
     frames: [OnceLock<Option<Bytes>>; Dialect::COUNT],
 }
 
 impl Told {
-    pub(crate) fn new(room_id: RoomId, event: Event) -> Self {
-        Self { room_id, event, frames: Default::default() }
+    pub(crate) fn new(place: Place, event: Event) -> Self {
+        Self { place, event, frames: Default::default() }
     }
 
     /// The number of the message that it is.
@@ -44,8 +49,12 @@ impl Told {
         }
     }
 
+    pub(crate) fn is_hidden_from(&self, user_id: UserId) -> bool {
+        matches!(self.event, Event::Typing { user_id: who, .. } if who == user_id)
+    }
+
     /// The frames that say it in `dialect`; `None`: that has no word for it.
     pub(crate) fn frame(&self, dialect: Dialect) -> Option<Bytes> {
-        self.frames[dialect as usize].get_or_init(|| dialect.write(self.room_id, &self.event)).clone()
+        self.frames[dialect as usize].get_or_init(|| dialect.write(self.place, &self.event)).clone()
     }
 }

@@ -4,7 +4,10 @@
 //! order of their numbers; where one is missing it is waited for a moment, then read from the database. So a backplane
 //! that loses a message, or is away, delays it and loses nothing.
 
-use std::collections::{BTreeMap, HashMap};
+mod followers;
+mod presence;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,15 +17,21 @@ use chassis::Tasks;
 use chassis::db::Pool;
 use common::{RoomId, UserId};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dialect::Dialect;
-use crate::domain::Message;
+use crate::domain::{Message, Place};
 use crate::error::ChatError;
 use crate::event::{Event, Told};
 use crate::socket::Outbox;
 use crate::store::messages;
 use crate::store::rooms;
+
+use followers::Followers;
+pub(crate) use followers::{Change, Following};
+pub(crate) use presence::attend;
+use presence::{Present, Stirred, Where};
 
 /// How long a missing message may be on its way from another instance before it is read from the database.
 const MISSING_FOR: Duration = Duration::from_millis(20);
@@ -34,6 +43,8 @@ const READ: i64 = 500;
 pub(crate) const MOST_RECOVERED: i64 = 500;
 /// How often it is looked whether something was missed, where other instances may have written.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Who types and does not say so again has stopped after this time.
+const TYPING_FOR: Duration = Duration::from_secs(6);
 /// A room's name on the backplane.
 const CHANNEL: &str = "chat:room:";
 
@@ -46,15 +57,18 @@ pub(crate) struct Hub {
     listener: Listener,
     tasks: Tasks,
     rooms: Mutex<HashMap<RoomId, Weak<Room>>>,
+    stirred: Stirred,
+    followers: Followers,
 }
 
 /// A room that somebody has open.
 pub(crate) struct Room {
-    id: RoomId,
+    place: Place,
     hub: Arc<Hub>,
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
     /// Everybody here has been told up to this number. `None`: not known yet.
     told: Option<i64>,
@@ -64,6 +78,12 @@ struct State {
     early: BTreeMap<i64, Arc<Told>>,
     is_catching_up: bool,
     seats: Vec<Seat>,
+    present: Present,
+    /// Who is typing, and until when if it is not said again.
+    typing: HashMap<UserId, Instant>,
+    is_timing: bool,
+    /// Up to which number each has read, as far as it was told.
+    read: HashMap<UserId, i64>,
 }
 
 /// Somebody who has the room open.
@@ -80,16 +100,24 @@ struct Seat {
 
 /// What instances tell each other.
 #[derive(Serialize, Deserialize)]
-struct Wire {
+struct Wire<T> {
     from: u64,
-    event: Event,
+    what: T,
+}
+
+/// What instances tell each other of a room.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OfRoom<E> {
+    Event(E),
+    /// Somebody has come or gone.
+    Stirred,
 }
 
 /// A seat that was taken; it is given up when this is dropped.
 pub(crate) struct Taken {
     room: Arc<Room>,
     seat: u64,
-    user_id: UserId,
     /// Up to this number the room's messages are in the database; all later ones are told.
     pub(crate) seq: i64,
 }
@@ -104,48 +132,64 @@ impl Hub {
                 () = shutdown.cancelled() => {}
             }
         });
-        Self { instance: fastrand::u64(..), pool, backplane, listener, tasks, rooms: Mutex::default() }
+        Self {
+            instance: fastrand::u64(..),
+            pool,
+            backplane,
+            listener,
+            tasks,
+            rooms: Mutex::default(),
+            stirred: Stirred::default(),
+            followers: Followers::default(),
+        }
     }
 
-    /// Takes a seat in the room. The caller has checked that the user is a member.
+    /// Takes a seat in each of these rooms that the user is a member of, in their order.
     ///
-    /// Nothing is told on it before [`Taken::begin`].
+    /// Nothing is told on a seat before [`Taken::begin`].
     pub(crate) async fn sit(
         self: &Arc<Self>,
-        room_id: RoomId,
+        places: &[Place],
         user_id: UserId,
-        client_id: Option<String>,
+        client_id: Option<&str>,
         dialect: Dialect,
-        outbox: Arc<Outbox>,
-    ) -> Result<Taken, ChatError> {
-        let room = self.open(room_id);
-        let seat = fastrand::u64(..);
-        {
-            let mut state = room.lock();
-            if client_id.is_some() {
-                let is_same = |other: &Seat| other.user_id == user_id && other.client_id == client_id;
-                for old in state.seats.iter().filter(|other| is_same(other) && !Arc::ptr_eq(&other.outbox, &outbox)) {
-                    old.outbox.close(CloseCode::Other(4000), "another socket of this client took its place");
-                }
-                state.seats.retain(|other| !is_same(other));
-            }
-            state.seats.push(Seat { id: seat, user_id, client_id, dialect, outbox, held: Some(Vec::new()) });
+        outbox: &Arc<Outbox>,
+    ) -> Result<Vec<Taken>, ChatError> {
+        let mut all = Vec::with_capacity(places.len());
+        for place in places {
+            let room = self.open(*place);
+            let seat = fastrand::u64(..);
+            room.sit(Seat {
+                id: seat,
+                user_id,
+                client_id: client_id.map(str::to_owned),
+                dialect,
+                outbox: Arc::clone(outbox),
+                held: Some(Vec::new()),
+            });
+            all.push(Taken { room, seat, seq: 0 });
         }
-        let mut taken = Taken { room: Arc::clone(&room), seat, user_id, seq: 0 };
-        // From here on nothing that is written elsewhere is missed; what was written before is in the database.
-        self.listener.join(&format!("{CHANNEL}{room_id}")).await;
-        taken.seq = room.up_to_date().await?;
-        Ok(taken)
+        // From here on nothing that is written elsewhere is missed, nor that the user is taken out; what was before is in the
+        // database.
+        let ids: Vec<i64> = places.iter().map(|place| place.room_id.0).collect();
+        self.listener.join(ids.iter().map(|id| format!("{CHANNEL}{id}"))).await;
+        let last = rooms::last_seqs_for_member(&mut *self.pool.get().await?, user_id, &ids).await?;
+        all.retain_mut(|taken| {
+            let Some(last) = last.get(&taken.room.place.room_id) else { return false };
+            // Up to which number everybody here was told, or will be; for the first it is what was read.
+            taken.seq = *taken.room.lock().told.get_or_insert(*last);
+            true
+        });
+        Ok(all)
     }
 
-    fn open(self: &Arc<Self>, id: RoomId) -> Arc<Room> {
+    fn open(self: &Arc<Self>, place: Place) -> Arc<Room> {
         let mut rooms = lock(&self.rooms);
-        if let Some(room) = rooms.get(&id).and_then(Weak::upgrade) {
+        if let Some(room) = rooms.get(&place.room_id).and_then(Weak::upgrade) {
             return room;
         }
-        let state = State { told: None, heard: 0, early: BTreeMap::new(), is_catching_up: false, seats: Vec::new() };
-        let room = Arc::new(Room { id, hub: Arc::clone(self), state: Mutex::new(state) });
-        rooms.insert(id, Arc::downgrade(&room));
+        let room = Arc::new(Room { place, hub: Arc::clone(self), state: Mutex::default() });
+        rooms.insert(place.room_id, Arc::downgrade(&room));
         room
     }
 
@@ -155,32 +199,32 @@ impl Hub {
 
     /// Tells everybody, here and elsewhere.
     pub(crate) async fn tell(&self, room_id: RoomId, event: Event) {
-        if self.backplane.is_remote() {
-            let wire = Wire { from: self.instance, event };
-            match serde_json::to_vec(&wire) {
-                // A message that does not arrive is noticed by its number; what else is told is of the moment.
-                Ok(bytes) => drop(self.backplane.publish(&format!("{CHANNEL}{room_id}"), bytes).await),
-                Err(error) => tracing::error!(%error, "an event cannot be written"),
-            }
-            self.tell_here(room_id, wire.event);
-        } else {
-            self.tell_here(room_id, event);
+        let channel = format!("{CHANNEL}{room_id}");
+        // A message that does not arrive is noticed by its number; what else is told is of the moment.
+        self.publish(&channel, &OfRoom::Event(&event)).await;
+        self.tell_here(room_id, event);
+    }
+
+    async fn publish(&self, channel: &str, what: &impl Serialize) {
+        if !self.backplane.is_remote() {
+            return;
+        }
+        match serde_json::to_vec(&Wire { from: self.instance, what }) {
+            Ok(bytes) => drop(self.backplane.publish(channel, bytes).await),
+            Err(error) => tracing::error!(%error, "what was to be told cannot be written"),
         }
     }
 
     fn tell_here(&self, room_id: RoomId, event: Event) {
         if let Some(room) = self.find(room_id) {
-            room.tell(Arc::new(Told::new(room_id, event)));
+            room.tell(Arc::new(Told::new(room.place, event)));
         }
     }
 
-    /// How many users have the room open on this instance.
-    pub(crate) fn present(&self, room_id: RoomId) -> Vec<UserId> {
-        let Some(room) = self.find(room_id) else { return Vec::new() };
-        let mut users: Vec<_> = room.lock().seats.iter().map(|seat| seat.user_id).collect();
-        users.sort_unstable();
-        users.dedup();
-        users
+    fn open_rooms(&self) -> Vec<Arc<Room>> {
+        let mut rooms = lock(&self.rooms);
+        rooms.retain(|_, room| room.strong_count() > 0);
+        rooms.values().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -190,17 +234,22 @@ pub(crate) async fn listen(hub: Arc<Hub>, shutdown: CancellationToken) {
         return;
     }
     let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut has_gap = false;
     loop {
         tokio::select! {
             heard = hub.listener.next() => match heard {
                 Heard::Message { channel, payload } => hub.heard(&channel, &payload),
-                Heard::Gap => look.reset_immediately(),
+                Heard::Gap => {
+                    has_gap = true;
+                    look.reset_immediately();
+                }
             },
-            _ = look.tick() => {
-                if let Err(error) = hub.look().await {
+            _ = look.tick() => match hub.look(has_gap).await {
+                Ok(()) => has_gap = false,
+                Err(error) => {
                     tracing::warn!(error = common::problem::chain(&error), "rooms could not be looked at");
                 }
-            }
+            },
             () = shutdown.cancelled() => return,
         }
     }
@@ -208,44 +257,86 @@ pub(crate) async fn listen(hub: Arc<Hub>, shutdown: CancellationToken) {
 
 impl Hub {
     fn heard(&self, channel: &str, payload: &[u8]) {
-        let room_id = channel.strip_prefix(CHANNEL).and_then(|id| id.parse().ok());
-        match (room_id, serde_json::from_slice::<Wire>(payload)) {
-            (Some(room_id), Ok(wire)) if wire.from != self.instance => self.tell_here(room_id, wire.event),
-            (Some(_), Ok(_)) => {}
-            _ => tracing::warn!("the backplane carries something in a room's channel that is no event"),
+        if let Some(room_id) = channel.strip_prefix(CHANNEL).and_then(|id| id.parse().ok()) {
+            match self.read_wire(payload) {
+                Some(OfRoom::<Event>::Event(event)) => self.tell_here(room_id, event),
+                Some(OfRoom::Stirred) => self.stir(room_id, Where::Elsewhere),
+                None => {}
+            }
+        } else if let Some(user_id) = channel.strip_prefix(followers::CHANNEL).and_then(|id| id.parse().ok())
+            && let Some(change) = self.read_wire(payload)
+        {
+            self.tell_followers(user_id, change);
         }
     }
 
-    /// Looks whether something was missed, in one query for all rooms.
-    async fn look(&self) -> Result<(), ChatError> {
-        let open: Vec<Arc<Room>> = {
-            let mut rooms = lock(&self.rooms);
-            rooms.retain(|_, room| room.strong_count() > 0);
-            rooms.values().filter_map(Weak::upgrade).collect()
-        };
+    /// What another instance says.
+    fn read_wire<'a, T: Deserialize<'a>>(&self, payload: &'a [u8]) -> Option<T> {
+        match serde_json::from_slice::<Wire<T>>(payload) {
+            Ok(wire) => (wire.from != self.instance).then_some(wire.what),
+            Err(error) => {
+                tracing::warn!(%error, "the backplane carries something that is not understood");
+                None
+            }
+        }
+    }
+
+    /// Looks whether something was missed, in one query for all rooms. After a gap also whether somebody was let into a room
+    /// or taken out, and who is there.
+    async fn look(&self, has_gap: bool) -> Result<(), ChatError> {
+        let open = self.open_rooms();
+        if has_gap {
+            self.tell_all_rooms().await?;
+            self.look_for_removed(&open).await?;
+            for room in &open {
+                self.stir(room.place.room_id, Where::Elsewhere);
+            }
+        }
         if open.is_empty() {
             return Ok(());
         }
-        let ids: Vec<i64> = open.iter().map(|room| room.id.0).collect();
+        let ids: Vec<i64> = open.iter().map(|room| room.place.room_id.0).collect();
         let last = rooms::last_seqs(&mut *self.pool.get().await?, &ids).await?;
         for room in open {
-            if let Some(seq) = last.get(&room.id) {
+            if let Some(seq) = last.get(&room.place.room_id) {
                 room.is_at(*seq);
             }
+        }
+        Ok(())
+    }
+
+    async fn look_for_removed(&self, open: &[Arc<Room>]) -> Result<(), ChatError> {
+        let mut seated = HashSet::new();
+        for room in open {
+            seated.extend(room.lock().seats.iter().map(|seat| (room.place.room_id, seat.user_id)));
+        }
+        let members = messages::find_members(&mut *self.pool.get().await?, &seated).await?;
+        for (room_id, user_id) in seated.into_iter().filter(|pair| !members.contains_key(pair)) {
+            self.tell_here(room_id, Event::Removed { user_id });
         }
         Ok(())
     }
 }
 
 impl Room {
+    fn sit(&self, seat: Seat) {
+        let mut state = self.lock();
+        if seat.client_id.is_some() {
+            let is_same = |other: &Seat| other.user_id == seat.user_id && other.client_id == seat.client_id;
+            let others = state.seats.iter().filter(|other| is_same(other) && !Arc::ptr_eq(&other.outbox, &seat.outbox));
+            for old in others {
+                old.outbox.close(CloseCode::Other(4000), "another socket of this client took its place");
+            }
+            state.seats.retain(|other| !is_same(other));
+        }
+        state.seats.push(seat);
+    }
+
     /// Passes `told` on, in its order.
     fn tell(self: &Arc<Self>, told: Arc<Told>) {
         let mut state = self.lock();
         let Some(seq) = told.seq() else {
-            if let Event::Removed { user_id } = told.event {
-                state.remove(user_id);
-            }
-            state.send(&told);
+            self.tell_at_once(&mut state, &told);
             return;
         };
         let Some(last) = state.told else { return };
@@ -256,8 +347,66 @@ impl Room {
         if state.early.len() < MOST_EARLY {
             state.early.insert(seq, told);
         }
-        state.send_early();
+        state.send_early(self.place);
         self.catch_up(&mut state);
+    }
+
+    /// Passes on what has no number.
+    fn tell_at_once(self: &Arc<Self>, state: &mut State, told: &Arc<Told>) {
+        match told.event {
+            Event::Removed { user_id } => {
+                state.stop_typing(self.place, user_id);
+                state.present.forget(user_id);
+                state.send(told);
+                state.remove(user_id);
+                self.hub.tell_followers(user_id, Change::Removed { room_id: self.place.room_id });
+            }
+            Event::Typing { user_id, is_typing: true } => {
+                state.typing.insert(user_id, Instant::now() + TYPING_FOR);
+                state.send(told);
+                self.time_typing(state);
+            }
+            Event::Typing { user_id, is_typing: false } => state.stop_typing(self.place, user_id),
+            Event::Read { user_id, seq, .. } => {
+                // Of two devices at two instances, the slower may be heard last.
+                let known = state.read.entry(user_id).or_default();
+                if seq > *known {
+                    *known = seq;
+                    state.send(told);
+                }
+            }
+            Event::Message(_) | Event::Joined { .. } | Event::Left { .. } => state.send(told),
+        }
+    }
+
+    /// Sees to it that whoever types and says nothing more has stopped.
+    fn time_typing(self: &Arc<Self>, state: &mut State) {
+        if state.is_timing {
+            return;
+        }
+        state.is_timing = true;
+        let (room, shutdown) = (Arc::clone(self), self.hub.tasks.shutdown());
+        self.hub.tasks.spawn(async move {
+            while let Some(next) = room.end_typing() {
+                tokio::select! {
+                    () = tokio::time::sleep_until(next) => {}
+                    () = shutdown.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Tells of all whose time is over; returns when that of the next is.
+    fn end_typing(&self) -> Option<Instant> {
+        let mut state = self.lock();
+        let now = Instant::now();
+        let over: Vec<_> = state.typing.iter().filter(|(_, ends)| **ends <= now).map(|(user, _)| *user).collect();
+        for user_id in over {
+            state.stop_typing(self.place, user_id);
+        }
+        let next = state.typing.values().min().copied();
+        state.is_timing = next.is_some();
+        next
     }
 
     /// The room has messages up to `seq`, somebody says.
@@ -299,29 +448,16 @@ impl Room {
 
     async fn read_after(&self, after: i64) -> Result<Vec<Message>, ChatError> {
         let mut conn = self.hub.pool.get().await?;
-        Ok(messages::after(&mut conn, self.id, after, READ).await?)
+        Ok(messages::after(&mut conn, self.place.room_id, after, READ).await?)
     }
 
     fn tell_read(&self, messages: Vec<Message>) {
         let mut state = self.lock();
         for message in messages {
             let seq = message.seq;
-            state.early.insert(seq, Arc::new(Told::new(self.id, Event::Message(message))));
+            state.early.insert(seq, Arc::new(Told::new(self.place, Event::Message(message))));
         }
-        state.send_early();
-    }
-
-    /// Up to which number everybody here was told, or will be. The first to sit down reads it.
-    async fn up_to_date(&self) -> Result<i64, ChatError> {
-        if let Some(told) = self.lock().told {
-            return Ok(told);
-        }
-        let mut conn = self.hub.pool.get().await?;
-        let last = rooms::last_seqs(&mut conn, &[self.id.0]).await?.get(&self.id).copied();
-        let last = last.ok_or(ChatError::NoSuchRoom(self.id))?;
-        let mut state = self.lock();
-        let told = *state.told.get_or_insert(last);
-        Ok(told)
+        state.send_early(self.place);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -331,18 +467,28 @@ impl Room {
 
 impl State {
     /// Sends what follows on what was told.
-    fn send_early(&mut self) {
+    fn send_early(&mut self, place: Place) {
         let Some(mut told) = self.told else { return };
         self.early.retain(|seq, _| *seq > told);
         while let Some(next) = self.early.remove(&(told + 1)) {
+            if let Event::Message(message) = &next.event {
+                self.stop_typing(place, message.user_id);
+            }
             self.send(&next);
             told += 1;
         }
         self.told = Some(told);
     }
 
+    fn stop_typing(&mut self, place: Place, user_id: UserId) {
+        if self.typing.remove(&user_id).is_some() {
+            self.send(&Arc::new(Told::new(place, Event::Typing { user_id, is_typing: false })));
+        }
+    }
+
     fn send(&mut self, told: &Arc<Told>) {
         self.seats.retain_mut(|seat| match &mut seat.held {
+            _ if told.is_hidden_from(seat.user_id) => true,
             Some(held) => {
                 held.push(Arc::clone(told));
                 true
@@ -357,7 +503,8 @@ impl State {
     fn remove(&mut self, user_id: UserId) {
         self.seats.retain(|seat| {
             let stays = seat.user_id != user_id;
-            if !stays {
+            // A socket that hears all rooms of its user has others left.
+            if !stays && !seat.dialect.hears_all_rooms() {
                 seat.outbox.close(CloseCode::Policy, "no member of this room any more");
             }
             stays
@@ -366,8 +513,13 @@ impl State {
 }
 
 impl Taken {
+    pub(crate) fn place(&self) -> Place {
+        self.room.place
+    }
+
     /// From now on the seat is told what happens: first what came since it was taken.
     pub(crate) fn begin(&self) {
+        self.room.hub.stir(self.room.place.room_id, Where::Here);
         let mut state = self.room.lock();
         let Some(seat) = state.seats.iter_mut().find(|seat| seat.id == self.seat) else { return };
         for told in seat.held.take().unwrap_or_default() {
@@ -392,26 +544,23 @@ impl Taken {
             return Ok(Some(Vec::new()));
         }
         let mut conn = self.room.hub.pool.get().await?;
-        let messages = messages::after(&mut conn, self.room.id, since, count).await?;
+        let messages = messages::after(&mut conn, self.room.place.room_id, since, count).await?;
         // Nothing is between them: they are numbered without gaps.
         let is_whole = messages.iter().zip(since + 1..).all(|(message, seq)| message.seq == seq);
         Ok((is_whole && messages.len() as i64 == count).then_some(messages))
-    }
-
-    /// Whether the user has no other seat here.
-    pub(crate) fn is_only(&self) -> bool {
-        !self.room.lock().seats.iter().any(|seat| seat.user_id == self.user_id && seat.id != self.seat)
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        let (hub, room_id) = (&self.room.hub, self.room.place.room_id);
         let mut state = self.room.lock();
         state.seats.retain(|seat| seat.id != self.seat);
         if state.seats.is_empty() {
             // While the room is held: whoever sits down next finds it left, and joins again.
-            self.room.hub.listener.leave(&format!("{CHANNEL}{}", self.room.id));
+            hub.listener.leave(&format!("{CHANNEL}{room_id}"));
         }
+        hub.stir(room_id, Where::Here);
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`domain`]: rooms, members, messages, and what a message may be.
 //! - `writer`: stores messages, each room's in one order. `hub`: who has which room open, and what they are told.
+//! - `rates`: how fast they may come. `receipts`: what was read.
 //! - `session`: a client's connection, in commands and answers; `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens.
 //! - `engine`: Engine.IO, a connection over a WebSocket or over long polls; `socket_io`: a client of it.
 //! - [`routes`]: the HTTP interface. `store`: the tables. `names`, `streams`: what we do with events of others.
@@ -16,6 +17,8 @@ mod engine;
 mod event;
 mod hub;
 mod names;
+mod rates;
+mod receipts;
 mod session;
 mod socket;
 mod socket_io;
@@ -40,6 +43,7 @@ use utoipa::OpenApi as _;
 use crate::config::Config;
 use crate::engine::Lines;
 use crate::hub::Hub;
+use crate::rates::Rates;
 use crate::writer::Writer;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/chat");
@@ -66,6 +70,7 @@ pub(crate) struct App {
     pub(crate) backplane: Backplane,
     pub(crate) hub: Arc<Hub>,
     pub(crate) writer: Writer,
+    pub(crate) rates: Arc<Rates>,
     pub(crate) lines: Arc<Lines>,
     /// Cancelled when sockets must end.
     pub(crate) stopping: CancellationToken,
@@ -80,10 +85,12 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let pool = context.pool()?;
     let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone()));
     context.tasks.spawn(hub::listen(Arc::clone(&hub), context.tasks.shutdown()));
-    let (writer, queues) = Writer::new();
+    context.tasks.spawn(hub::attend(Arc::clone(&hub), context.tasks.shutdown()));
+    let rates = Arc::new(Rates::new(config.rate_per_user, config.rate_per_room));
+    let (writer, queues) = Writer::new(Arc::clone(&rates));
     for queue in queues {
-        let (pool, clock, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&hub));
-        context.tasks.spawn(writer::work(pool, clock, hub, queue, context.tasks.shutdown()));
+        let (pool, clock, rates, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&rates), Arc::clone(&hub));
+        context.tasks.spawn(writer::work(pool, clock, rates, hub, queue, context.tasks.shutdown()));
     }
     let lines = Lines::new(context.health.instance(), config.socket_io.clone(), context.stopping.clone());
     let names = names::Names { hub: Arc::clone(&hub) };
@@ -95,6 +102,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         backplane: context.backplane,
         hub,
         writer,
+        rates,
         lines: Arc::new(lines),
         stopping: context.stopping,
     });

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_http::ws::CloseCode;
 use chrono::{DateTime, Utc};
@@ -16,10 +17,11 @@ use tokio::time::{Instant, interval_at};
 
 use crate::App;
 use crate::dialect::Dialect;
-use crate::domain::{Draft, RawDraft};
+use crate::domain::{Draft, Place, RawDraft};
 use crate::error::ChatError;
 use crate::event::{Event, Told};
-use crate::hub::Taken;
+use crate::hub::{Change, Following, Taken};
+use crate::receipts;
 use crate::socket::{self, Broken, Inbox, Outbox, Received};
 use crate::store::{rooms, streams};
 use crate::writer::Stored;
@@ -29,7 +31,11 @@ const MOST_UNDERWAY: usize = 64;
 /// How many things that are not understood are answered with an error; the next one ends the connection.
 const MOST_MALFORMED: u32 = 10;
 /// How many rooms one connection has open.
-const MOST_ROOMS: usize = 500;
+const MOST_ROOMS: usize = 1000;
+/// How many of the user's it opens by itself: those where something was said last.
+const MOST_AT_ONCE: i64 = 500;
+/// That the user is still typing is passed on no more often.
+const TYPING_AGAIN: Duration = Duration::from_secs(2);
 
 /// What a client wants, whatever its dialect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,10 +56,21 @@ pub(crate) enum Command {
         draft: RawDraft,
         name: AckName,
     },
+    /// Come back to rooms that are open, each with the number of the last message that the client has.
+    Resume {
+        since: Vec<(RoomRef, i64)>,
+    },
+    Typing {
+        room: RoomRef,
+        is_typing: bool,
+    },
+    /// All was read up to this message, or to the newest.
+    Read {
+        room: RoomRef,
+        message_id: Option<MessageId>,
+    },
     /// Answered, for clients that cannot see pings of the WebSocket.
     Ping,
-    /// Understood, and nothing follows.
-    Nothing,
 }
 
 /// How a client names a room.
@@ -93,6 +110,8 @@ pub(crate) enum Reply {
     /// The connection is open.
     Connected {
         user_id: UserId,
+        /// Those that are open already, and from which message on all is told in them.
+        rooms: Vec<(RoomRef, i64)>,
     },
     /// From message `seq` on everything is told. `recovered`: whether the client got all since the one that it had.
     Joined {
@@ -119,6 +138,8 @@ pub(crate) enum Reply {
     Refused {
         code: String,
         words: String,
+        /// When it may be tried again.
+        retry_after_s: Option<u64>,
         room: Option<RoomRef>,
         name: AckName,
     },
@@ -137,6 +158,10 @@ pub(crate) struct Session {
     names: HashMap<RoomRef, RoomId>,
     /// Messages on their way into the database, in the order that they were sent.
     underway: FuturesOrdered<BoxFuture<'static, Underway>>,
+    /// What happens to the user, if all rooms of the user are heard.
+    following: Option<Following>,
+    /// When it was last said that the user is typing.
+    typed_at: HashMap<RoomId, Instant>,
     malformed: u32,
 }
 
@@ -164,6 +189,8 @@ impl Session {
             rooms: HashMap::new(),
             names: HashMap::new(),
             underway: FuturesOrdered::new(),
+            following: None,
+            typed_at: HashMap::new(),
             malformed: 0,
         }
     }
@@ -172,7 +199,7 @@ impl Session {
     pub(crate) async fn run(mut self, mut inbox: Inbox, joined: Option<RoomRef>) {
         let app = Arc::clone(&self.app);
         let watch = app.verifier.watch(self.claims.sid);
-        self.reply(&Reply::Connected { user_id: self.claims.sub });
+        self.begin().await;
         if let Some(room) = joined {
             self.obey(Command::Join { room, since: None, name: AckName::default() }).await;
         }
@@ -193,6 +220,7 @@ impl Session {
                     }
                 }
                 Some(underway) = self.underway.next() => self.acknowledge(underway),
+                change = next_change(&mut self.following) => self.change(change).await,
                 _ = ping.tick() => {
                     if heard_at.elapsed() > 2 * every {
                         self.outbox.close(CloseCode::Away, "nothing was heard of you");
@@ -206,7 +234,6 @@ impl Session {
                 }
             }
         }
-        self.end().await;
         self.outbox.close(CloseCode::Normal, "");
     }
 
@@ -223,12 +250,34 @@ impl Session {
         }
     }
 
-    /// Gives up all rooms.
-    pub(crate) async fn end(&mut self) {
-        let rooms: Vec<_> = self.rooms.keys().copied().collect();
-        for room_id in rooms {
-            self.leave(room_id).await;
+    /// Says that the connection is open; where a dialect joins no rooms, all of the user's are.
+    pub(crate) async fn begin(&mut self) {
+        if self.dialect.hears_all_rooms()
+            && let Err(error) = self.open_all().await
+        {
+            self.fail(&error);
+        } else {
+            let rooms = self.names.iter().filter_map(|(name, room_id)| Some((*name, self.rooms.get(room_id)?.seq)));
+            self.reply(&Reply::Connected { user_id: self.claims.sub, rooms: rooms.collect() });
+            self.rooms.values().for_each(Taken::begin);
         }
+    }
+
+    async fn open_all(&mut self) -> Result<(), ChatError> {
+        let (hub, user_id) = (&self.app.hub, self.claims.sub);
+        // First: a room that the user comes into from now on is told.
+        self.following = Some(hub.follow(user_id, Arc::clone(&self.outbox)).await);
+        let places = rooms::newest_conversations(&mut *self.app.pool.get().await?, user_id, MOST_AT_ONCE).await?;
+        for taken in self.take_seats(&places).await? {
+            self.keep(taken);
+        }
+        Ok(())
+    }
+
+    /// Nothing is told wrongly or not at all: the client comes back instead.
+    fn fail(&self, error: &ChatError) {
+        tracing::warn!(error = common::problem::chain(error), "rooms could not be opened");
+        self.outbox.close(CloseCode::Again, "come back: rooms could not be opened");
     }
 
     /// Does what the client says. `None`: it has left.
@@ -254,34 +303,97 @@ impl Session {
                 }
             }
             Command::Leave { room, name } => {
-                if let Some(room_id) = self.names.get(&room).copied() {
-                    self.leave(room_id).await;
+                if let Some(room_id) = self.named(room) {
+                    self.names.retain(|_, named| *named != room_id);
+                    self.rooms.remove(&room_id);
                 }
                 self.reply(&Reply::Left { room, name });
             }
-            Command::Send { room, draft, name } => {
-                // 002 shows no joining: who speaks in the chat of a stream takes part in it.
-                if matches!(room, RoomRef::Stream(_))
-                    && !self.names.contains_key(&room)
-                    && let Err(error) = self.join(room, None, AckName::default()).await
-                {
-                    self.reply(&refused(error, room, name));
-                    return;
-                }
-                match self.names.get(&room) {
-                    Some(room_id) => self.send(room, *room_id, draft, name),
-                    None => {
-                        let (code, words) = ("not-joined".to_owned(), "You must join the room first".to_owned());
-                        self.reply(&Reply::Refused { code, words, room: Some(room), name });
-                    }
+            Command::Resume { since } => self.resume(since).await,
+            Command::Send { room, draft, name } => match self.opened(room).await {
+                Ok(room_id) => self.send(room, room_id, draft, name),
+                Err(error) => self.reply(&refused(error, room, name)),
+            },
+            Command::Typing { room, is_typing } => match self.opened(room).await {
+                Ok(room_id) => self.tell_typing(room_id, is_typing).await,
+                Err(error) => self.reply(&refused(error, room, AckName::default())),
+            },
+            Command::Read { room, message_id } => {
+                let done = match self.opened(room).await {
+                    Ok(room_id) => receipts::mark(&self.app, room_id, self.claims.sub, message_id).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = done {
+                    self.reply(&refused(error, room, AckName::default()));
                 }
             }
             Command::Ping => self.reply(&Reply::Pong),
-            Command::Nothing => {}
+        }
+    }
+
+    /// The room, if the client has it open. The chat of a stream has two names.
+    fn named(&self, room: RoomRef) -> Option<RoomId> {
+        match room {
+            RoomRef::Id(room_id) if self.rooms.contains_key(&room_id) => Some(room_id),
+            room => self.names.get(&room).copied(),
+        }
+    }
+
+    /// The room that the client has open under this name. One that joins none by itself has all of its user's open, the
+    /// oldest as soon as it speaks of them.
+    ///
+    /// 002 shows no joining: who speaks in the chat of a stream takes part in it.
+    async fn opened(&mut self, room: RoomRef) -> Result<RoomId, ChatError> {
+        if let Some(room_id) = self.named(room) {
+            return Ok(room_id);
+        }
+        if !self.dialect.hears_all_rooms() && !matches!(room, RoomRef::Stream(_)) {
+            return Err(ChatError::NotJoined);
+        }
+        let place = self.find(room).await?;
+        self.sit(place, None, AckName::default()).await?;
+        Ok(place.room_id)
+    }
+
+    async fn tell_typing(&mut self, room_id: RoomId, is_typing: bool) {
+        let user_id = self.claims.sub;
+        let last = match is_typing {
+            true => self.typed_at.insert(room_id, Instant::now()),
+            false => self.typed_at.remove(&room_id).and(None),
+        };
+        let is_news = last.is_none_or(|last| last.elapsed() > TYPING_AGAIN);
+        if is_news && self.app.rates.typing(user_id) {
+            self.app.hub.tell(room_id, Event::Typing { user_id, is_typing }).await;
+        } else if let Some(last) = last {
+            self.typed_at.insert(room_id, last);
+        }
+    }
+
+    /// What happened to the user.
+    async fn change(&mut self, change: Change) {
+        match change {
+            Change::Entered { room_id } if !self.rooms.contains_key(&room_id) => {
+                let done = match self.find(RoomRef::Id(room_id)).await {
+                    Ok(place) => self.sit(place, None, AckName::default()).await,
+                    Err(error) => Err(error),
+                };
+                match done {
+                    // One who was taken out again meanwhile.
+                    Ok(()) | Err(ChatError::NotInRoom) => {}
+                    Err(error) => self.fail(&error),
+                }
+            }
+            Change::Entered { .. } => {}
+            Change::Removed { room_id } => {
+                self.rooms.remove(&room_id);
+                self.names.retain(|_, named| *named != room_id);
+            }
         }
     }
 
     fn send(&mut self, room: RoomRef, room_id: RoomId, draft: RawDraft, name: AckName) {
+        // With the message, typing has ended.
+        self.typed_at.remove(&room_id);
         let draft = Draft::parse(draft).map_err(ChatError::from);
         let stored = draft.and_then(|draft| self.app.writer.store(room_id, self.claims.sub, draft));
         let underway = async move {
@@ -304,57 +416,93 @@ impl Session {
     }
 
     async fn join(&mut self, room: RoomRef, since: Option<i64>, name: AckName) -> Result<(), ChatError> {
-        if self.rooms.len() >= MOST_ROOMS && !self.names.contains_key(&room) {
-            return Err(ChatError::TooManyRooms(MOST_ROOMS));
-        }
-        // The same room again: as a client does that has lost something.
-        if let Some(room_id) = self.names.remove(&room) {
-            self.rooms.remove(&room_id);
-        }
-        let (room_id, taken) = self.sit(room, since, name).await?;
-        let is_news = taken.is_only();
-        self.rooms.insert(room_id, taken);
-        self.names.insert(room, room_id);
-        if is_news {
-            self.app.hub.tell(room_id, Event::Joined { user_id: self.claims.sub }).await;
-        }
-        Ok(())
+        let place = self.find(room).await?;
+        self.sit(place, since, name).await
     }
 
-    async fn sit(&self, room: RoomRef, since: Option<i64>, name: AckName) -> Result<(RoomId, Taken), ChatError> {
-        let user_id = self.claims.sub;
-        let mut conn = self.app.pool.get().await?;
+    async fn find(&self, room: RoomRef) -> Result<Place, ChatError> {
+        let (mut conn, user_id) = (self.app.pool.get().await?, self.claims.sub);
         let found = match room {
             RoomRef::Stream(stream_id) => streams::enter(&mut conn, stream_id, user_id, self.app.clock.now()).await?,
             RoomRef::Id(_) | RoomRef::Conversation(_) => rooms::find_for_member(&mut conn, room, user_id).await?,
         };
-        drop(conn);
-        let room_id = found.ok_or(ChatError::NotInRoom)?.id;
-        let outbox = Arc::clone(&self.outbox);
-        let taken = self.app.hub.sit(room_id, user_id, self.client_id.clone(), self.dialect, outbox).await?;
-        let missed = match since {
-            Some(since) => taken.missed(since).await?,
-            None => Some(Vec::new()),
-        };
-        let recovered = since.map(|_| missed.is_some());
-        self.reply(&Reply::Joined { room, room_id, seq: taken.seq, recovered, name });
-        for message in missed.unwrap_or_default() {
-            if let Some(frame) = Told::new(room_id, Event::Message(message)).frame(self.dialect) {
-                self.outbox.send(frame);
-            }
-        }
-        taken.begin();
-        Ok((room_id, taken))
+        Ok(found.ok_or(ChatError::NotInRoom)?.place())
     }
 
-    async fn leave(&mut self, room_id: RoomId) {
-        let Some(taken) = self.rooms.remove(&room_id) else { return };
-        self.names.retain(|_, named| *named != room_id);
-        let is_news = taken.is_only();
-        drop(taken);
-        if is_news {
-            self.app.hub.tell(room_id, Event::Left { user_id: self.claims.sub }).await;
+    async fn resume(&mut self, all: Vec<(RoomRef, i64)>) {
+        let mut since = HashMap::with_capacity(all.len());
+        let mut places = Vec::with_capacity(all.len());
+        for (room, seq) in all {
+            let place = match self.opened(room).await {
+                Ok(room_id) => self.rooms.get(&room_id).map(Taken::place),
+                Err(error @ (ChatError::NotInRoom | ChatError::NotJoined | ChatError::TooManyRooms)) => {
+                    self.reply(&refused(error, room, AckName::default()));
+                    None
+                }
+                Err(error) => return self.fail(&error),
+            };
+            if let Some(place) = place {
+                since.insert(place.room_id, seq);
+                places.push(place);
+            }
         }
+        if let Err(error) = self.sit_in_all(&places, &since, &AckName::default()).await {
+            self.fail(&error);
+        }
+    }
+
+    async fn sit(&mut self, place: Place, since: Option<i64>, name: AckName) -> Result<(), ChatError> {
+        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&place.room_id) {
+            return Err(ChatError::TooManyRooms);
+        }
+        let since = since.map(|since| (place.room_id, since)).into_iter().collect();
+        self.sit_in_all(&[place], &since, &name).await?;
+        // One who was taken out meanwhile has no seat.
+        self.rooms.contains_key(&place.room_id).then_some(()).ok_or(ChatError::NotInRoom)
+    }
+
+    /// Opens rooms, and tells what the client has missed in them since the messages that it has.
+    async fn sit_in_all(
+        &mut self,
+        places: &[Place],
+        since: &HashMap<RoomId, i64>,
+        name: &AckName,
+    ) -> Result<(), ChatError> {
+        // The same room again: as a client does that has lost something.
+        for place in places {
+            self.names.remove(&self.dialect.name_of(*place));
+            self.rooms.remove(&place.room_id);
+        }
+        for taken in self.take_seats(places).await? {
+            let place = taken.place();
+            let since = since.get(&place.room_id).copied();
+            let missed = match since {
+                Some(since) => taken.missed(since).await?,
+                None => Some(Vec::new()),
+            };
+            let (room, recovered) = (self.dialect.name_of(place), since.map(|_| missed.is_some()));
+            let (room_id, name) = (place.room_id, name.clone());
+            self.reply(&Reply::Joined { room, room_id, seq: taken.seq, recovered, name });
+            for message in missed.unwrap_or_default() {
+                if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
+                    self.outbox.send(frame);
+                }
+            }
+            taken.begin();
+            self.keep(taken);
+        }
+        Ok(())
+    }
+
+    async fn take_seats(&self, places: &[Place]) -> Result<Vec<Taken>, ChatError> {
+        let client_id = self.client_id.as_deref();
+        self.app.hub.sit(places, self.claims.sub, client_id, self.dialect, &self.outbox).await
+    }
+
+    fn keep(&mut self, taken: Taken) {
+        let place = taken.place();
+        self.names.insert(self.dialect.name_of(place), place.room_id);
+        self.rooms.insert(place.room_id, taken);
     }
 
     /// Answers what is not understood.
@@ -364,20 +512,33 @@ impl Session {
             self.outbox.close(CloseCode::Policy, "too much was not understood");
         } else {
             let Unread { words, name } = unread.into();
-            self.reply(&Reply::Refused { code: "not-understood".to_owned(), words, room: None, name });
+            let code = "not-understood".to_owned();
+            self.reply(&Reply::Refused { code, words, retry_after_s: None, room: None, name });
         }
     }
 
-    pub(crate) fn reply(&self, reply: &Reply) {
+    fn reply(&self, reply: &Reply) {
         if let Some(frame) = self.dialect.write_reply(reply) {
             self.outbox.send(frame);
         }
     }
 }
 
+/// What happens next to the user, for whoever follows one.
+async fn next_change(following: &mut Option<Following>) -> Change {
+    match following {
+        Some(following) => following.next().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// An error with the same code and words as over HTTP.
 fn refused(error: ChatError, room: RoomRef, name: AckName) -> Reply {
+    let retry_after_s = match &error {
+        ChatError::TooFast(wait) => Some(wait.as_secs_f64().ceil() as u64),
+        _ => None,
+    };
     let body = Problem::from(error).body();
     let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
-    Reply::Refused { code: text("code"), words: text("detail"), room: Some(room), name }
+    Reply::Refused { code: text("code"), words: text("detail"), retry_after_s, room: Some(room), name }
 }

@@ -12,7 +12,7 @@ use crate::App;
 use crate::dialect::Dialect;
 use crate::dialect::socket_io::{self, Auth, Kind, MAIN, Packet};
 use crate::engine::{Message, Speaker};
-use crate::session::{Reply, Session};
+use crate::session::Session;
 use crate::socket::Outbox;
 
 /// How many attempts to connect are refused; the next one ends the line.
@@ -50,9 +50,9 @@ impl Client {
             (Kind::Connect, _) if packet.namespace != MAIN => {
                 return self.refuse(packet.namespace, &json!({"message": "Invalid namespace"}));
             }
-            (Kind::Connect, None) => return self.connect(packet.payload),
+            (Kind::Connect, None) => return self.connect(packet.payload).await,
             (Kind::Disconnect, _) if packet.namespace != MAIN => {}
-            (Kind::Disconnect, Some(_)) => self.disconnect().await,
+            (Kind::Disconnect, Some(_)) => self.disconnect(),
             (Kind::Event, Some(connected)) if packet.namespace == MAIN => match Dialect::SocketIo.read(text) {
                 Ok(command) => connected.session.obey(command).await,
                 Err(unread) => connected.session.complain(unread),
@@ -65,7 +65,7 @@ impl Client {
     }
 
     /// The token in the packet counts first: only the page that opens the connection can put it there.
-    fn connect(&mut self, payload: &str) -> bool {
+    async fn connect(&mut self, payload: &str) -> bool {
         let auth = match payload {
             "" => Ok(Auth::default()),
             payload => serde_json::from_str(payload).map_err(|_other_types| TokenError::Invalid),
@@ -81,9 +81,8 @@ impl Client {
             Ok((claims, client_id)) => {
                 let watch = self.app.verifier.watch(claims.sid);
                 let (app, outbox) = (Arc::clone(&self.app), Arc::clone(&self.outbox));
-                let user_id = claims.sub;
-                let session = Session::new(app, claims, Dialect::SocketIo, client_id, outbox);
-                session.reply(&Reply::Connected { user_id });
+                let mut session = Session::new(app, claims, Dialect::SocketIo, client_id, outbox);
+                session.begin().await;
                 self.connected = Some(Connected { session, watch });
                 true
             }
@@ -102,10 +101,8 @@ impl Client {
     }
 
     /// The line stays, and the client may connect again.
-    async fn disconnect(&mut self) {
-        if let Some(Connected { mut session, .. }) = self.connected.take() {
-            session.end().await;
-        }
+    fn disconnect(&mut self) {
+        self.connected = None;
         self.connect_by = Instant::now() + self.app.config.connect_timeout;
     }
 }
@@ -141,7 +138,5 @@ impl Speaker for Client {
         }
     }
 
-    async fn end(mut self) {
-        self.disconnect().await;
-    }
+    async fn end(self) {}
 }

@@ -18,6 +18,7 @@ use crate::domain::{Draft, Message};
 use crate::error::ChatError;
 use crate::event::Event;
 use crate::hub::Hub;
+use crate::rates::Rates;
 use crate::store::messages::{self, OwnName};
 
 /// Each writes the rooms that fall to it, so that a room's messages keep their order.
@@ -29,7 +30,10 @@ const MOST_WAITING: usize = 4096;
 
 /// Takes messages to whoever stores them.
 #[derive(Clone)]
-pub(crate) struct Writer(Arc<[mpsc::Sender<Waiting>]>);
+pub(crate) struct Writer {
+    queues: Arc<[mpsc::Sender<Waiting>]>,
+    rates: Arc<Rates>,
+}
 
 pub(crate) struct Waiting {
     order: Order,
@@ -52,9 +56,9 @@ pub(crate) struct Stored {
 }
 
 impl Writer {
-    pub(crate) fn new() -> (Self, Vec<mpsc::Receiver<Waiting>>) {
+    pub(crate) fn new(rates: Arc<Rates>) -> (Self, Vec<mpsc::Receiver<Waiting>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..WRITERS).map(|_| mpsc::channel(MOST_WAITING)).unzip();
-        (Self(senders.into()), receivers)
+        (Self { queues: senders.into(), rates }, receivers)
     }
 
     /// Stores a message; returns when that is committed.
@@ -66,8 +70,9 @@ impl Writer {
         user_id: UserId,
         draft: Draft,
     ) -> Result<oneshot::Receiver<Result<Stored, ChatError>>, ChatError> {
+        self.rates.user(user_id)?;
         let (stored, receiver) = oneshot::channel();
-        let writer = &self.0[room_id.0.unsigned_abs() as usize % self.0.len()];
+        let writer = &self.queues[room_id.0.unsigned_abs() as usize % self.queues.len()];
         let waiting = Waiting { order: Order { room_id, user_id, draft }, stored };
         writer.try_send(waiting).map_err(|_full| ChatError::Busy)?;
         Ok(receiver)
@@ -78,6 +83,7 @@ impl Writer {
 pub(crate) async fn work(
     pool: Pool,
     clock: SharedClock,
+    rates: Arc<Rates>,
     hub: Arc<Hub>,
     mut queue: mpsc::Receiver<Waiting>,
     shutdown: CancellationToken,
@@ -89,9 +95,9 @@ pub(crate) async fn work(
             () = shutdown.cancelled() => return,
         }
         let (orders, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.order, one.stored)).unzip();
-        let results = match store_all(&pool, &clock, &orders).await {
+        let results = match store_all(&pool, &clock, &rates, &orders).await {
             Ok(results) => results,
-            Err(error) => alone(&pool, &clock, &orders, error).await,
+            Err(error) => alone(&pool, &clock, &rates, &orders, error).await,
         };
         for (result, waiting) in results.into_iter().zip(waiting) {
             if let Ok(Stored { message, is_new: true }) = &result {
@@ -103,7 +109,13 @@ pub(crate) async fn work(
 }
 
 /// Each by itself: one that cannot be stored takes no other with it. If it is the database that failed, none is tried.
-async fn alone(pool: &Pool, clock: &SharedClock, orders: &[Order], error: ChatError) -> Vec<Result<Stored, ChatError>> {
+async fn alone(
+    pool: &Pool,
+    clock: &SharedClock,
+    rates: &Rates,
+    orders: &[Order],
+    error: ChatError,
+) -> Vec<Result<Stored, ChatError>> {
     let problem = Problem::from(error);
     if problem.status_code() == StatusCode::SERVICE_UNAVAILABLE {
         tracing::warn!(messages = orders.len(), "messages could not be stored: the database is away");
@@ -111,7 +123,7 @@ async fn alone(pool: &Pool, clock: &SharedClock, orders: &[Order], error: ChatEr
     }
     let mut results = Vec::with_capacity(orders.len());
     for order in orders {
-        let stored = store_all(pool, clock, std::slice::from_ref(order)).await;
+        let stored = store_all(pool, clock, rates, std::slice::from_ref(order)).await;
         results.push(stored.and_then(|mut all| all.pop().unwrap_or(Err(ChatError::Busy))));
     }
     results
@@ -120,15 +132,17 @@ async fn alone(pool: &Pool, clock: &SharedClock, orders: &[Order], error: ChatEr
 async fn store_all(
     pool: &Pool,
     clock: &SharedClock,
+    rates: &Rates,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let mut conn = pool.get().await?;
-    conn.transaction(async |conn| store_within(conn, clock, orders).await).await
+    conn.transaction(async |conn| store_within(conn, clock, rates, orders).await).await
 }
 
 async fn store_within(
     conn: &mut AsyncPgConnection,
     clock: &SharedClock,
+    rates: &Rates,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let ids: Vec<i64> = orders.iter().map(|order| order.room_id.0).collect();
@@ -160,6 +174,11 @@ async fn store_within(
         }
         if room.is_closed {
             results.push(Err(ChatError::RoomClosed(*room_id)));
+            continue;
+        }
+        // Only here: who is no member takes nothing of the room's rate.
+        if let Err(error) = rates.room(*room_id) {
+            results.push(Err(error));
             continue;
         }
         room.last_seq += 1;

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chassis::env::Rate;
 use chassis::{ConfigError, Core, Env};
 
 use crate::client::Proxies;
 use crate::origin::{Listed, Origins};
-use crate::rate::Rate;
 use crate::tls::TlsFiles;
 use crate::upstream::{Addresses, Fleet, Patience, Resolve, Watch};
 

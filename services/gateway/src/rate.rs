@@ -11,28 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backplane::Backplane;
-use chassis::env::Value;
+use chassis::env::Rate;
 use common::{SharedClock, UserId};
 use foldhash::fast::RandomState;
 use tokio_util::sync::CancellationToken;
-
-/// So many requests in so long a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    pub limit: u32,
-    pub per: Duration,
-}
-
-impl Value for Rate {
-    const EXPECTS: &'static str = "a rate such as 600/10s or 20/1m, of at least 1, in at most an hour";
-
-    fn parse(text: &str) -> Option<Self> {
-        let (limit, per) = text.split_once('/')?;
-        let (limit, per) = (limit.trim().parse().ok()?, Duration::parse(per.trim())?);
-        let is_sane = limit > 0 && (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&per);
-        is_sane.then_some(Self { limit, per })
-    }
-}
 
 /// Who is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -390,13 +372,5 @@ mod tests {
         }
 
         assert_eq!(allowed(&one, 30) + allowed(&two, 30), 1);
-    }
-
-    #[test]
-    fn a_rate_is_read_as_it_is_written() {
-        assert_eq!(Rate::parse("600/10s"), Some(Rate { limit: 600, per: Duration::from_secs(10) }));
-        for wrong in ["", "600", "0/10s", "600/10ms", "600/2h", "-1/1s", "600/s"] {
-            assert_eq!(Rate::parse(wrong), None, "{wrong}");
-        }
     }
 }

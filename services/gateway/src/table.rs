@@ -257,9 +257,15 @@ pub const ROUTES: &[Route] = &[
         ..ROUTE
     },
     Route {
+        paths: &["/api/v1/conversations", "/api/conversations"],
+        service: Service::Chat,
+        purpose: "List conversations, begin one",
+        ..ROUTE
+    },
+    Route {
         paths: &["/api/v1/conversations/{rest..}", "/api/conversations/{rest..}"],
         service: Service::Chat,
-        purpose: "Conversations",
+        purpose: "A conversation: its messages, what was read",
         ..ROUTE
     },
     Route {

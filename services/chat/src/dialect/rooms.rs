@@ -1,8 +1,8 @@
-//! The dialect of 003: JSON objects with a `type`. What we add to it (`seq`, `client_message_id`, `ack`, `joined`, `since`)
-//! is something that a client of the document can ignore.
+//! The dialect of 003: JSON objects with a `type`. What we add to it (`seq`, `client_message_id`, `ack`, `joined`, `since`,
+//! `typing`, `read`) is something that a client of the document can ignore.
 
 use bytes::Bytes;
-use common::RoomId;
+use common::{MessageId, RoomId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -30,7 +30,20 @@ enum Said {
         file_url: Option<String>,
         client_message_id: Option<String>,
     },
+    Typing {
+        room_id: RoomId,
+        #[serde(default = "yes")]
+        is_typing: bool,
+    },
+    Read {
+        room_id: RoomId,
+        message_id: Option<MessageId>,
+    },
     Ping,
+}
+
+fn yes() -> bool {
+    true
 }
 
 pub(super) fn read(text: &[u8]) -> Result<Command, String> {
@@ -45,6 +58,8 @@ pub(super) fn read(text: &[u8]) -> Result<Command, String> {
             let draft = RawDraft { kind, content, file_url, client_message_id };
             Command::Send { room: RoomRef::Id(room_id), draft, name }
         }
+        Said::Typing { room_id, is_typing } => Command::Typing { room: RoomRef::Id(room_id), is_typing },
+        Said::Read { room_id, message_id } => Command::Read { room: RoomRef::Id(room_id), message_id },
         Said::Ping => Command::Ping,
     })
 }
@@ -58,6 +73,17 @@ pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
         }),
         Event::Left { user_id } | Event::Removed { user_id } => json!({
             "type": "user_left", "room_id": room_id, "user_uuid": user_id, "data": {"user_uuid": user_id},
+        }),
+        Event::Typing { user_id, is_typing } => json!({
+            "type": "typing", "room_id": room_id, "user_uuid": user_id, "is_typing": is_typing,
+        }),
+        Event::Read { user_id, seq, message_id, at } => json!({
+            "type": "read",
+            "room_id": room_id,
+            "user_uuid": user_id,
+            "message_id": message_id,
+            "seq": seq,
+            "last_read_at": at,
         }),
     };
     Some(text(&value))
@@ -109,8 +135,11 @@ pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
             "client_message_id": name.client_message_id,
         }),
         Reply::Pong => json!({"type": "pong"}),
-        Reply::Refused { code, words, room, name } => {
+        Reply::Refused { code, words, retry_after_s, room, name } => {
             let mut value = json!({"type": "error", "content": words, "code": code});
+            if let Some(seconds) = retry_after_s {
+                value["retry_after"] = json!(seconds);
+            }
             if let Some(room) = room {
                 value["room_id"] = json!(id(*room));
             }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::domain::{ContentKind, RawDraft};
+use crate::domain::{ContentKind, Place, RawDraft};
 use crate::event::Event;
 use crate::session::{AckName, Command, Reply, RoomRef, Unread};
 use crate::socket;
@@ -152,13 +152,14 @@ fn command(packet: Packet<'_>, mut name: AckName) -> Result<Command, String> {
 }
 
 /// What everybody in the room is told.
-pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
+pub(super) fn write(place: Place, event: &Event) -> Option<Bytes> {
+    let who = |user_id| json!({"streamId": place.stream_id, "roomId": place.room_id, "userId": user_id});
     Some(match event {
         Event::Message(message) => emit(
             "chat_message",
             &json!({
-                "streamId": message.stream_id,
-                "roomId": room_id,
+                "streamId": place.stream_id,
+                "roomId": place.room_id,
                 "userId": message.user_id,
                 "userName": message.user_name,
                 "message": message.content,
@@ -170,10 +171,9 @@ pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
                 "timestamp": message.created_at,
             }),
         ),
-        Event::Joined { user_id } => emit("user_joined", &json!({"roomId": room_id, "userId": user_id})),
-        Event::Left { user_id } | Event::Removed { user_id } => {
-            emit("user_left", &json!({"roomId": room_id, "userId": user_id}))
-        }
+        Event::Joined { user_id } => emit("user_joined", &who(user_id)),
+        Event::Left { user_id } | Event::Removed { user_id } => emit("user_left", &who(user_id)),
+        Event::Typing { .. } | Event::Read { .. } => return None,
     })
 }
 
@@ -195,12 +195,16 @@ pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
             Some(acknowledge(number, &json!({"messageId": id, "seq": seq, "timestamp": at})))
         }
         Reply::Pong => None,
-        Reply::Refused { code, words, room, name } => Some(match name.packet {
-            Some(number) => acknowledge(number, &json!({"error": {"code": code, "message": words}})),
+        Reply::Refused { code, words, retry_after_s, room, name } => Some(match name.packet {
+            Some(number) => {
+                let error = json!({"code": code, "message": words, "retryAfter": retry_after_s});
+                acknowledge(number, &json!({"error": error}))
+            }
             None => {
                 let mut value = room.map_or_else(|| json!({}), named);
                 value["code"] = json!(code);
                 value["message"] = json!(words);
+                value["retryAfter"] = json!(retry_after_s);
                 value["clientMessageId"] = json!(name.client_message_id);
                 emit("error", &value)
             }

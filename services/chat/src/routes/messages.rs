@@ -1,17 +1,18 @@
 //! Messages over REST.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, Utc};
-use common::{Caller, Invalid, Json, MessageId, PageQuery, RoomId, UserId};
+use common::{Caller, Json, MessageId, PageQuery, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
 use crate::domain::{ContentKind, Draft, Message, RawDraft};
-use crate::error::ChatError;
+use crate::error::{ChatError, invalid};
 use crate::session::RoomRef;
 use crate::store::messages;
 use crate::store::rooms;
+use crate::writer::Stored;
 
 /// The header that names a message, where the body does not.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -123,19 +124,35 @@ pub(crate) async fn history(
     room_id: web::Path<RoomId>,
     query: web::Query<WhichMessages>,
 ) -> Result<web::Json<History>, ChatError> {
-    let WhichMessages { before, after, around, page, limit } = query.into_inner();
+    Ok(web::Json(find(&app, caller.user_id, RoomRef::Id(*room_id), query.into_inner()).await?.into()))
+}
+
+/// Messages that a member has asked for, the oldest first.
+pub(super) struct Found {
+    pub(super) messages: Vec<Message>,
+    pub(super) limit: u32,
+    pub(super) has_older: bool,
+    pub(super) has_newer: bool,
+    /// How many messages the room has.
+    pub(super) total: i64,
+}
+
+impl From<Found> for History {
+    fn from(found: Found) -> Self {
+        let Found { messages, limit, has_older, has_newer, total } = found;
+        Self { items: messages.into_iter().map(MessageView::from).collect(), limit, has_older, has_newer, total }
+    }
+}
+
+pub(super) async fn find(app: &App, user_id: UserId, room: RoomRef, which: WhichMessages) -> Result<Found, ChatError> {
+    let WhichMessages { before, after, around, page, limit } = which;
     let page = PageQuery::of(page, limit)?;
     let limit = i64::from(page.limit);
     let mut conn = app.pool.get().await?;
-    let room = rooms::find_for_member(&mut conn, RoomRef::Id(*room_id), caller.user_id).await?;
-    let room = room.ok_or(ChatError::NoSuchRoom(*room_id))?;
+    let room = rooms::find_for_member(&mut conn, room, user_id).await?.ok_or(ChatError::NotInRoom)?;
     let mut seq_of = async |field, id| {
         let seq = messages::seq_of(&mut conn, room.id, id).await?;
-        seq.ok_or_else(|| {
-            let mut invalid = Invalid::default();
-            invalid.field(field, "is no message of this room");
-            ChatError::from(invalid.or(()).err().unwrap_or_else(|| common::Problem::internal("a field is invalid")))
-        })
+        seq.ok_or_else(|| invalid(field, "is no message of this room"))
     };
     // The first number that is wanted; numbers have no gaps.
     let (first, most) = match (before, after, around) {
@@ -149,22 +166,17 @@ pub(crate) async fn history(
             let last = room.last_seq - page.offset();
             ((last - limit + 1).max(1), limit.min(last.max(0)))
         }
-        _ => {
-            let mut invalid = Invalid::default();
-            invalid.field("before", "one of `before`, `after` and `around`");
-            invalid.or(())?;
-            (1, 0)
-        }
+        _ => return Err(invalid("before", "one of `before`, `after` and `around`")),
     };
     let found = messages::after(&mut conn, room.id, first - 1, most).await?;
     let last = found.last().map_or(first - 1, |message| message.seq);
-    Ok(web::Json(History {
+    Ok(Found {
         has_older: first > 1,
         has_newer: last < room.last_seq,
         limit: page.limit,
         total: room.last_seq,
-        items: found.into_iter().map(MessageView::from).collect(),
-    }))
+        messages: found,
+    })
 }
 
 /// Send a message. Answers when it is stored. Members only.
@@ -187,6 +199,7 @@ pub(crate) async fn history(
         (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"),
         (status = 404, description = "`no-such-room`"),
         (status = 422, description = "`invalid-fields`"),
+        (status = 429, description = "`too-fast`"),
     )
 )]
 #[tracing::instrument(name = "chat.message.post", skip_all, fields(room.id = %room_id))]
@@ -198,10 +211,25 @@ pub(crate) async fn send(
     body: Json<PostMessage>,
 ) -> Result<HttpResponse, ChatError> {
     let PostMessage { content, message_type: kind, file_url, client_message_id } = body.into_inner();
+    let draft = RawDraft { kind, content, file_url, client_message_id };
+    let stored = store(&app, &request, *room_id, caller.user_id, draft).await?;
+    Ok(created_if(stored.is_new).json(MessageView::from(stored.message)))
+}
+
+/// Stores what a request sends.
+pub(super) async fn store(
+    app: &App,
+    request: &HttpRequest,
+    room_id: RoomId,
+    user_id: UserId,
+    mut draft: RawDraft,
+) -> Result<Stored, ChatError> {
     let key = || request.headers().get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
-    let client_message_id = client_message_id.or_else(key);
-    let draft = Draft::parse(RawDraft { kind, content, file_url, client_message_id })?;
-    let stored = app.writer.store(*room_id, caller.user_id, draft)?.await.unwrap_or(Err(ChatError::Busy))?;
-    let mut answer = if stored.is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
-    Ok(answer.json(MessageView::from(stored.message)))
+    draft.client_message_id = draft.client_message_id.or_else(key);
+    app.writer.store(room_id, user_id, Draft::parse(draft)?)?.await.unwrap_or(Err(ChatError::Busy))
+}
+
+/// 201 for what is new, 200 for what was there before.
+pub(super) fn created_if(is_new: bool) -> HttpResponseBuilder {
+    if is_new { HttpResponse::Created() } else { HttpResponse::Ok() }
 }

@@ -1,5 +1,6 @@
 //! The HTTP interface of chat: every path in one table.
 
+mod conversations;
 mod messages;
 mod rooms;
 mod socket_io;
@@ -22,6 +23,12 @@ use utoipa::OpenApi;
         rooms::status,
         messages::history,
         messages::send,
+        conversations::list,
+        conversations::create,
+        conversations::show,
+        conversations::history,
+        conversations::send,
+        conversations::read,
     )
 )]
 pub struct ApiDoc;
@@ -40,5 +47,22 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
         )
         .service(web::resource("/api/v1/chat/rooms/{room_id}/status").route(web::get().to(rooms::status)))
         .service(web::resource("/api/v1/chat/ws").route(web::get().to(ws::rooms)))
+        .service(
+            web::resource("/api/v1/conversations")
+                .route(web::get().to(conversations::list))
+                .route(web::post().to(conversations::create)),
+        )
+        .service(web::resource("/api/v1/conversations/{conversation_id}").route(web::get().to(conversations::show)))
+        .service(
+            web::resource("/api/v1/conversations/{conversation_id}/messages")
+                .route(web::get().to(conversations::history))
+                .route(web::post().to(conversations::send)),
+        )
+        .service(
+            web::resource("/api/v1/conversations/{conversation_id}/read")
+                .route(web::post().to(conversations::read))
+                .route(web::put().to(conversations::read)),
+        )
+        .service(web::resource("/ws/chat").route(web::get().to(ws::conversations)))
         .service(web::resource("/socket.io/").to(socket_io::serve));
 }

@@ -18,6 +18,8 @@ use crate::session::RoomRef;
 use crate::store::members::{self, Member};
 use crate::store::rooms;
 
+/// All that a list of rooms has.
+const KINDS: [Kind; 3] = [Kind::Group, Kind::Direct, Kind::Stream];
 /// Codes that were typed wrong: a few are mistakes, more are guesses.
 const GUESSES: Pace = Pace {
     free: 10,
@@ -48,10 +50,10 @@ pub(crate) struct JoinByCode {
 pub(crate) struct WhichPage {
     /// Which page, from 1. Default 1, at most 10,000.
     #[param(minimum = 1, maximum = 10_000)]
-    page: Option<u32>,
+    pub(super) page: Option<u32>,
     /// How many items a page has. Default 20, at most 100.
     #[param(minimum = 1, maximum = 100)]
-    limit: Option<u32>,
+    pub(super) limit: Option<u32>,
 }
 
 /// A room, as its members see it.
@@ -124,7 +126,7 @@ impl From<Member> for MemberView {
 #[derive(Serialize, ToSchema)]
 pub(crate) struct RoomStatus {
     room_id: RoomId,
-    /// How many users have it open at this instance.
+    /// How many users have it open.
     online_count: usize,
     online_users: Vec<UserId>,
     last_seq: i64,
@@ -150,7 +152,7 @@ pub(crate) async fn list(
     query: web::Query<WhichPage>,
 ) -> Result<web::Json<Page<RoomView>>, ChatError> {
     let query = PageQuery::of(query.page, query.limit)?;
-    let page = rooms::page_of(&mut *app.pool.get().await?, caller.user_id, query).await?;
+    let page = rooms::page_of(&mut *app.pool.get().await?, caller.user_id, &KINDS, query).await?;
     Ok(web::Json(page.map(RoomView::from)))
 }
 
@@ -179,10 +181,12 @@ pub(crate) async fn create(
     let room = conn
         .transaction(async |conn| {
             let room = rooms::insert_group(conn, &name, caller.user_id, now).await?;
-            members::insert(conn, room.id, caller.user_id, MemberRole::Owner, now).await?;
+            members::insert(conn, room.id, &[caller.user_id], MemberRole::Owner, now).await?;
             Ok::<_, ChatError>(room)
         })
         .await?;
+    drop(conn);
+    app.hub.enter(room.id, caller.user_id).await;
     Ok(HttpResponse::Created().json(RoomView::from(room)))
 }
 
@@ -253,7 +257,13 @@ async fn enter(app: &App, room: &Room, user_id: UserId) -> Result<(), ChatError>
     if room.kind == Kind::Direct {
         return Err(ChatError::NotAGroup(room.id));
     }
-    members::insert(&mut *app.pool.get().await?, room.id, user_id, MemberRole::Member, app.clock.now()).await?;
+    let mut conn = app.pool.get().await?;
+    let new = members::insert(&mut conn, room.id, &[user_id], MemberRole::Member, app.clock.now()).await?;
+    drop(conn);
+    // The chat of a stream is no conversation.
+    for user_id in new.into_iter().filter(|_| room.kind != Kind::Stream) {
+        app.hub.enter(room.id, user_id).await;
+    }
     Ok(())
 }
 
@@ -337,11 +347,11 @@ pub(crate) async fn status(
 ) -> Result<web::Json<RoomStatus>, ChatError> {
     let room = rooms::find_for_member(&mut *app.pool.get().await?, RoomRef::Id(*room_id), caller.user_id).await?;
     let room = room.ok_or(ChatError::NoSuchRoom(*room_id))?;
-    let online_users = app.hub.present(room.id);
+    let online_users = app.hub.present(room.id).await;
     Ok(web::Json(RoomStatus {
         room_id: room.id,
         online_count: online_users.len(),
-        online_users,
+        online_users: online_users.into_iter().collect(),
         last_seq: room.last_seq,
     }))
 }

@@ -96,6 +96,19 @@ pub(crate) async fn after(
     Ok(rows.into_iter().map(Message::from).collect())
 }
 
+/// The newest message of each of these rooms.
+pub(crate) async fn newest(conn: &mut AsyncPgConnection, rooms: &[i64]) -> QueryResult<HashMap<RoomId, Message>> {
+    let rows: Vec<MessageRow> = diesel::sql_query(format!(
+        "SELECT {COLUMNS} FROM rooms r
+         JOIN messages m ON m.room_id = r.room_id AND m.seq = r.last_seq LEFT JOIN users u ON u.user_id = m.user_uuid
+         WHERE r.room_id = ANY($1)"
+    ))
+    .bind::<Array<BigInt>, _>(rooms)
+    .load(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (RoomId(row.room_id), row.into())).collect())
+}
+
 /// The number within its room of this message.
 pub(crate) async fn seq_of(conn: &mut AsyncPgConnection, room_id: RoomId, id: MessageId) -> QueryResult<Option<i64>> {
     messages::table

@@ -9,7 +9,7 @@ use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::domain::{Kind, Room, RoomCode};
+use crate::domain::{Kind, Place, Room, RoomCode};
 use crate::session::RoomRef;
 use crate::store::members::room_members;
 
@@ -111,6 +111,37 @@ pub(crate) async fn insert_group(
     }
 }
 
+/// The room of these two, and whether it is new. Of two who make it at once, one does.
+pub(crate) async fn insert_direct(
+    conn: &mut AsyncPgConnection,
+    creator: UserId,
+    other: UserId,
+    now: DateTime<Utc>,
+) -> QueryResult<(Room, bool)> {
+    let direct_of = format!("{}:{}", creator.min(other), creator.max(other));
+    let inserted: Option<RoomRow> = diesel::insert_into(rooms::table)
+        .values((
+            rooms::conversation_id.eq(ConversationId::new().0),
+            rooms::kind.eq(Kind::Direct.as_str()),
+            rooms::direct_of.eq(&direct_of),
+            rooms::room_created_by.eq(creator.0),
+            rooms::room_created_at.eq(now),
+            rooms::room_updated_at.eq(now),
+        ))
+        .on_conflict(rooms::direct_of)
+        .do_nothing()
+        .returning(RoomRow::as_returning())
+        .get_result(conn)
+        .await
+        .optional()?;
+    if let Some(row) = inserted {
+        return Ok((row.into(), true));
+    }
+    let row: RoomRow =
+        rooms::table.filter(rooms::direct_of.eq(&direct_of)).select(RoomRow::as_select()).first(conn).await?;
+    Ok((row.into(), false))
+}
+
 pub(crate) async fn find(conn: &mut AsyncPgConnection, id: RoomId) -> QueryResult<Option<Room>> {
     let row: Option<RoomRow> = rooms::table.find(id.0).select(RoomRow::as_select()).first(conn).await.optional()?;
     Ok(row.map(Room::from))
@@ -152,16 +183,20 @@ pub(crate) async fn find_for_member(
     Ok(row.map(Room::from))
 }
 
-/// The rooms that the user is a member of, those first where something was said last.
+/// The rooms of these kinds that the user is a member of, those first where something was said last.
 pub(crate) async fn page_of(
     conn: &mut AsyncPgConnection,
     user_id: UserId,
+    kinds: &[Kind],
     query: PageQuery,
 ) -> QueryResult<Page<Room>> {
-    let total = room_members::table.filter(room_members::user_uuid.eq(user_id.0)).count().get_result(conn).await?;
-    let rows: Vec<RoomRow> = rooms::table
-        .inner_join(room_members::table)
-        .filter(room_members::user_uuid.eq(user_id.0))
+    let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
+    let of_user = || {
+        let of_kinds = rooms::table.inner_join(room_members::table).filter(rooms::kind.eq_any(kinds.clone()));
+        of_kinds.filter(room_members::user_uuid.eq(user_id.0))
+    };
+    let total = of_user().count().get_result(conn).await?;
+    let rows: Vec<RoomRow> = of_user()
         .order((rooms::room_updated_at.desc(), rooms::room_id.desc()))
         .limit(i64::from(query.limit))
         .offset(query.offset())
@@ -169,6 +204,45 @@ pub(crate) async fn page_of(
         .load(conn)
         .await?;
     Ok(Page::new(rows.into_iter().map(Room::from).collect(), query, total))
+}
+
+/// At most `most` conversations of the user, those first where something was said last.
+pub(crate) async fn newest_conversations(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    most: i64,
+) -> QueryResult<Vec<Place>> {
+    let rows: Vec<(i64, Uuid)> = rooms::table
+        .inner_join(room_members::table)
+        .filter(room_members::user_uuid.eq(user_id.0))
+        .filter(rooms::kind.ne(Kind::Stream.as_str()))
+        .order((rooms::room_updated_at.desc(), rooms::room_id.desc()))
+        .limit(most)
+        .select((rooms::room_id, rooms::conversation_id))
+        .load(conn)
+        .await?;
+    let places = rows.into_iter().map(|(room_id, conversation_id)| Place {
+        room_id: RoomId(room_id),
+        conversation_id: ConversationId(conversation_id),
+        stream_id: None,
+    });
+    Ok(places.collect())
+}
+
+/// The number of the last message of each of these rooms that the user is a member of.
+pub(crate) async fn last_seqs_for_member(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    ids: &[i64],
+) -> QueryResult<HashMap<RoomId, i64>> {
+    let rows: Vec<(i64, i64)> = rooms::table
+        .inner_join(room_members::table)
+        .filter(room_members::user_uuid.eq(user_id.0))
+        .filter(rooms::room_id.eq_any(ids))
+        .select((rooms::room_id, rooms::last_seq))
+        .load(conn)
+        .await?;
+    Ok(rows.into_iter().map(|(id, seq)| (RoomId(id), seq)).collect())
 }
 
 /// The number of the last message of each of these rooms.

@@ -40,7 +40,7 @@ pub(crate) async fn open(conn: &mut AsyncPgConnection, stream: &StreamWentLive) 
         .await
         .optional()?;
     if let Some(room_id) = opened {
-        members::insert(conn, RoomId(room_id), owner, MemberRole::Owner, stream.started_at).await?;
+        members::insert(conn, RoomId(room_id), &[owner], MemberRole::Owner, stream.started_at).await?;
     }
     Ok(())
 }
@@ -68,6 +68,6 @@ pub(crate) async fn enter(
         return Ok(known);
     }
     let Some(room) = rooms::find_of_stream(conn, stream_id).await? else { return Ok(None) };
-    members::insert(conn, room.id, user_id, MemberRole::Member, now).await?;
+    members::insert(conn, room.id, &[user_id], MemberRole::Member, now).await?;
     Ok(Some(room))
 }

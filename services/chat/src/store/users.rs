@@ -1,5 +1,7 @@
 //! Names of users, as auth tells them.
 
+use std::collections::HashSet;
+
 use common::UserId;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -29,7 +31,15 @@ pub(crate) async fn forget(conn: &mut AsyncPgConnection, user_id: UserId) -> Que
     Ok(())
 }
 
-/// Whether auth has told of this user.
-pub(crate) async fn is_known(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<bool> {
-    diesel::select(diesel::dsl::exists(users::table.find(user_id.0))).get_result(conn).await
+/// One of these of whom auth has not told, if there is one.
+pub(crate) async fn find_unknown(conn: &mut AsyncPgConnection, ids: &[UserId]) -> QueryResult<Option<UserId>> {
+    let uuids: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let known: HashSet<uuid::Uuid> = users::table
+        .filter(users::user_id.eq_any(uuids))
+        .select(users::user_id)
+        .load(conn)
+        .await?
+        .into_iter()
+        .collect();
+    Ok(ids.iter().copied().find(|id| !known.contains(&id.0)))
 }

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that meets what it did not expect fails")]
 
+mod conversation_sockets;
+mod conversations;
 mod delivery;
 mod instances;
+mod presence;
+mod rates;
 mod rooms;
 mod socket_io;
 mod sockets;

@@ -73,6 +73,9 @@ impl TestChat {
             ("AUTH_URL", house.issuer.url.clone()),
             ("CHAT_LISTEN", "127.0.0.1:0".to_owned()),
             ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+            // Tests write faster than people.
+            ("CHAT_RATE_PER_USER", "1000000/10s".to_owned()),
+            ("CHAT_RATE_PER_ROOM", "1000000/10s".to_owned()),
         ];
         all.extend(house.settings.clone());
         let program = Program::start(PROGRAM, &[], &all).await;
@@ -85,12 +88,24 @@ impl TestChat {
         User { id, session, token: self.house.issuer.token_in(session, id, name) }
     }
 
+    /// A user of whom auth has told.
+    pub(crate) async fn known(&self, name: &str) -> User {
+        let user = self.user(name);
+        let sql = "insert into chat.users (user_id, full_name) values ($1::text::uuid, $2)";
+        self.query(sql, &[&user.id.to_string(), &name]).await;
+        user
+    }
+
     pub(crate) fn get(&self, user: &User, path: &str) -> RequestBuilder {
         self.client.get(format!("{}/api/v1{path}", self.url)).bearer_auth(&user.token)
     }
 
     pub(crate) fn post(&self, user: &User, path: &str, body: &Value) -> RequestBuilder {
         self.client.post(format!("{}/api/v1{path}", self.url)).bearer_auth(&user.token).json(body)
+    }
+
+    pub(crate) fn put(&self, user: &User, path: &str, body: &Value) -> RequestBuilder {
+        self.client.put(format!("{}/api/v1{path}", self.url)).bearer_auth(&user.token).json(body)
     }
 
     /// A new room of `user`.
@@ -138,22 +153,47 @@ impl TestChat {
 
     /// What the table has of this room, in its order.
     pub(crate) async fn stored(&self, room: i64) -> Vec<(i64, String)> {
+        let rows = self.query("select seq, content from chat.messages where room_id = $1 order by seq", &[&room]).await;
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
+    async fn query(
+        &self,
+        sql: &str,
+        parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    ) -> Vec<tokio_postgres::Row> {
         let (client, connection) =
             tokio_postgres::connect(&self.house.database.url, tokio_postgres::NoTls).await.unwrap();
-        let sql = "select seq, content from chat.messages where room_id = $1 order by seq";
-        let parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&room];
-        let rows = tokio::select! {
+        tokio::select! {
             rows = client.query(sql, parameters) => rows.unwrap(),
             ended = connection => panic!("the connection ended: {ended:?}"),
-        };
-        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        }
+    }
+
+    /// A private conversation of these two, who are known.
+    pub(crate) async fn private(&self, one: &User, other: &User) -> Value {
+        let body = json!({"type": "private", "userId": other.id});
+        let answer = self.post(one, "/conversations", &body).send().await.unwrap();
+        assert_eq!(answer.status(), 201);
+        answer.json().await.unwrap()
+    }
+
+    /// Opens the WebSocket of conversations, which hears all from then on.
+    pub(crate) async fn listen(&self, user: &User) -> Socket {
+        let mut socket = self.open(&format!("/ws/chat?token={}", user.token)).await;
+        socket.until("connected").await;
+        socket
+    }
+
+    pub(crate) async fn open(&self, path: &str) -> Socket {
+        let url = format!("{}{path}", self.url.replacen("http", "ws", 1));
+        let (stream, _) = timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap();
+        Socket(stream)
     }
 
     /// Opens the WebSocket of rooms.
     pub(crate) async fn socket(&self, user: &User, query: &str) -> Socket {
-        let url = format!("{}/api/v1/chat/ws?token={}{query}", self.url.replacen("http", "ws", 1), user.token);
-        let (stream, _) = timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap();
-        Socket(stream)
+        self.open(&format!("/api/v1/chat/ws?token={}{query}", user.token)).await
     }
 
     /// The same, in this room already.
@@ -164,7 +204,7 @@ impl TestChat {
     }
 }
 
-/// A client of the WebSocket of rooms.
+/// A client of a WebSocket.
 pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
 
 impl Socket {
@@ -178,12 +218,33 @@ impl Socket {
 
     /// What is heard next; the close code, if the server closes.
     pub(crate) async fn hear(&mut self) -> Result<Value, u16> {
+        self.hear_or_goodbye().await.map_err(|(code, _)| code)
+    }
+
+    /// The code and the words that the server closes with at once.
+    pub(crate) async fn goodbye(&mut self) -> (u16, String) {
+        self.hear_or_goodbye().await.unwrap_err()
+    }
+
+    async fn hear_or_goodbye(&mut self) -> Result<Value, (u16, String)> {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("something is heard in time") {
                 Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
-                Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
+                Some(Ok(Message::Close(Some(frame)))) => return Err((frame.code.into(), frame.reason.to_string())),
+                Some(Ok(Message::Close(None))) => return Err((1005, String::new())),
                 Some(Ok(_)) => {}
-                Some(Err(_)) | None => return Err(1006),
+                Some(Err(_)) | None => return Err((1006, String::new())),
+            }
+        }
+    }
+
+    /// The message of a conversation that has this number; none beyond it comes first.
+    pub(crate) async fn until_message(&mut self, seq: i64) -> Value {
+        loop {
+            let message = self.until("message").await["message"].clone();
+            assert!(message["seq"].as_i64().unwrap() <= seq);
+            if message["seq"] == seq {
+                return message;
             }
         }
     }
@@ -196,6 +257,12 @@ impl Socket {
                 return value;
             }
         }
+    }
+
+    /// Says `value` in the conversation.
+    pub(crate) async fn say_in(&mut self, conversation: &Value, mut value: Value) {
+        value["conversationId"] = conversation["id"].clone();
+        self.say(&value).await;
     }
 
     /// The code that the server closes with; everything before is passed over.

@@ -52,6 +52,13 @@ const PATHS: &[(&str, &str, &str)] = &[
     ("GET", "/api/v1/chat/rooms/7/status", "/api/v1/chat/rooms/7/status"),
     // 004
     ("GET", "/ws/chat", "/ws/chat"),
+    ("GET", "/api/v1/conversations", "/api/v1/conversations"),
+    ("POST", "/api/conversations", "/api/v1/conversations"),
+    (
+        "POST",
+        "/api/v1/conversations/0192f1c0-0000-7000-8000-000000000000/read",
+        "/api/v1/conversations/0192f1c0-0000-7000-8000-000000000000/read",
+    ),
 ];
 
 #[actix_web::test]

@@ -1,0 +1,170 @@
+//! Who has a room open, at whatever instance: somebody with several devices is there once.
+//!
+//! Each instance puts a note of who is there with it where the others read it, tells them that it has, and tells its own
+//! clients what has changed. A note is renewed; that of an instance that was killed goes, and so does who was there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{RoomId, UserId};
+use futures_util::{StreamExt as _, stream};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{CHANNEL, Hub, OfRoom, Room, lock};
+use crate::event::{Event, Told};
+
+/// What changes within this time is told together: who comes back at once was not away.
+const GATHER: Duration = Duration::from_millis(50);
+/// How often a note is renewed.
+const RENEW_EVERY: Duration = Duration::from_secs(20);
+/// How long a note counts that is not renewed.
+const LASTS: Duration = Duration::from_secs(60);
+/// So many notes are written at once.
+const AT_ONCE: usize = 32;
+
+/// Rooms where somebody has come or gone.
+#[derive(Default)]
+pub(super) struct Stirred {
+    rooms: Mutex<HashMap<RoomId, Where>>,
+    notify: Notify,
+}
+
+/// At which instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Where {
+    Here,
+    Elsewhere,
+}
+
+/// Who has the room open.
+#[derive(Default)]
+pub(super) struct Present {
+    /// As the clients here know it. `None`: they know nothing yet.
+    known: Option<BTreeSet<UserId>>,
+    /// At this instance, as the others know it.
+    noted: BTreeSet<UserId>,
+    /// At other instances.
+    elsewhere: BTreeSet<UserId>,
+}
+
+impl Present {
+    /// The user is no member any more, which was told.
+    pub(super) fn forget(&mut self, user_id: UserId) {
+        if let Some(known) = &mut self.known {
+            known.remove(&user_id);
+        }
+    }
+}
+
+impl Hub {
+    /// Somebody has come or gone.
+    pub(super) fn stir(&self, room_id: RoomId, at: Where) {
+        let mut rooms = lock(&self.stirred.rooms);
+        let known = rooms.entry(room_id).or_insert(at);
+        if at == Where::Here {
+            *known = at;
+        }
+        self.stirred.notify.notify_one();
+    }
+
+    /// Who has the room open, at whatever instance.
+    pub(crate) async fn present(&self, room_id: RoomId) -> BTreeSet<UserId> {
+        let room = self.find(room_id);
+        let notes = self.backplane.notes(&board(room_id), &self.name()).await;
+        let mut present = match (notes, &room) {
+            (Ok(notes), _) => read(&notes),
+            // As it was before the backplane went away.
+            (Err(_away), Some(room)) => room.lock().present.elsewhere.clone(),
+            (Err(_away), None) => BTreeSet::new(),
+        };
+        present.extend(room.map(|room| room.here()).unwrap_or_default());
+        present
+    }
+
+    /// This instance, where notes are.
+    fn name(&self) -> String {
+        format!("{:016x}", self.instance)
+    }
+
+    async fn take_note(&self, room_id: RoomId, at: Where) {
+        let room = self.find(room_id);
+        let here = room.as_ref().map(|room| room.here()).unwrap_or_default();
+        let mut elsewhere = None;
+        if self.backplane.is_remote() {
+            let note = (!here.is_empty()).then(|| write(&here));
+            elsewhere = self.backplane.note(&board(room_id), &self.name(), note, LASTS).await.ok();
+            let is_news = || room.as_ref().map_or(at == Where::Here, |room| room.is_news(&here));
+            if elsewhere.is_some() && is_news() {
+                self.publish(&format!("{CHANNEL}{room_id}"), &OfRoom::<()>::Stirred).await;
+            }
+        }
+        if let Some(room) = room {
+            room.show(here, elsewhere.as_deref().map(read));
+        }
+    }
+}
+
+impl Room {
+    fn here(&self) -> BTreeSet<UserId> {
+        self.lock().seats.iter().map(|seat| seat.user_id).collect()
+    }
+
+    /// Whether other instances do not know yet that these are here.
+    fn is_news(&self, here: &BTreeSet<UserId>) -> bool {
+        let mut state = self.lock();
+        let is_news = state.present.noted != *here;
+        state.present.noted.clone_from(here);
+        is_news
+    }
+
+    /// Tells the clients here what has changed. `elsewhere`: `None` if it cannot be known, and is taken to be as it was.
+    fn show(&self, here: BTreeSet<UserId>, elsewhere: Option<BTreeSet<UserId>>) {
+        let mut state = self.lock();
+        if let Some(elsewhere) = elsewhere {
+            state.present.elsewhere = elsewhere;
+        }
+        let elsewhere = &state.present.elsewhere;
+        let before = state.present.known.clone().unwrap_or_else(|| elsewhere.clone());
+        let now: BTreeSet<_> = here.union(elsewhere).copied().collect();
+        let joined = now.difference(&before).map(|user_id| Event::Joined { user_id: *user_id });
+        let left = before.difference(&now).map(|user_id| Event::Left { user_id: *user_id });
+        for event in joined.chain(left) {
+            state.send(&Arc::new(Told::new(self.place, event)));
+        }
+        state.present.known = Some(now);
+    }
+}
+
+/// Keeps notes and tells who comes and goes, until `shutdown`.
+pub(crate) async fn attend(hub: Arc<Hub>, shutdown: CancellationToken) {
+    let mut renew = tokio::time::interval(RENEW_EVERY);
+    loop {
+        let rooms: Vec<_> = tokio::select! {
+            () = hub.stirred.notify.notified() => {
+                tokio::time::sleep(GATHER).await;
+                std::mem::take(&mut *lock(&hub.stirred.rooms)).into_iter().collect()
+            }
+            _ = renew.tick(), if hub.backplane.is_remote() => {
+                hub.open_rooms().iter().map(|room| (room.place.room_id, Where::Elsewhere)).collect()
+            }
+            () = shutdown.cancelled() => return,
+        };
+        stream::iter(rooms).for_each_concurrent(AT_ONCE, async |(room_id, at)| hub.take_note(room_id, at).await).await;
+    }
+}
+
+fn board(room_id: RoomId) -> String {
+    format!("chat:present:{room_id}")
+}
+
+/// A note: the users' ids, one after the other.
+fn write(users: &BTreeSet<UserId>) -> Vec<u8> {
+    users.iter().flat_map(|user| user.0.into_bytes()).collect()
+}
+
+fn read<N: AsRef<[u8]>>(notes: &[N]) -> BTreeSet<UserId> {
+    let ids = notes.iter().flat_map(|note| note.as_ref().as_chunks::<16>().0);
+    ids.map(|bytes| UserId(uuid::Uuid::from_bytes(*bytes))).collect()
+}
