@@ -165,6 +165,16 @@ pub(crate) struct Session {
     malformed: u32,
 }
 
+/// A room to be opened, as the client names it.
+struct Wanted {
+    room: RoomRef,
+    place: Place,
+    /// The number of the last message that the client has.
+    since: Option<i64>,
+    /// By what it knows the answer.
+    name: AckName,
+}
+
 /// A message that was sent, and what became of it.
 struct Underway {
     room: RoomRef,
@@ -269,7 +279,7 @@ impl Session {
         self.following = Some(hub.follow(user_id, Arc::clone(&self.outbox)).await);
         let places = rooms::newest_conversations(&mut *self.app.pool.get().await?, user_id, MOST_AT_ONCE).await?;
         for taken in self.take_seats(&places).await? {
-            self.keep(taken);
+            self.keep(self.dialect.name_of(taken.place()), taken);
         }
         Ok(())
     }
@@ -351,7 +361,7 @@ impl Session {
             return Err(ChatError::NotJoined);
         }
         let place = self.find(room).await?;
-        self.sit(place, None, AckName::default()).await?;
+        self.sit(Wanted { room, place, since: None, name: AckName::default() }).await?;
         Ok(place.room_id)
     }
 
@@ -374,7 +384,15 @@ impl Session {
         match change {
             Change::Entered { room_id } if !self.rooms.contains_key(&room_id) => {
                 let done = match self.find(RoomRef::Id(room_id)).await {
-                    Ok(place) => self.sit(place, None, AckName::default()).await,
+                    Ok(place) => {
+                        self.sit(Wanted {
+                            room: self.dialect.name_of(place),
+                            place,
+                            since: None,
+                            name: AckName::default(),
+                        })
+                        .await
+                    }
                     Err(error) => Err(error),
                 };
                 match done {
@@ -417,7 +435,7 @@ impl Session {
 
     async fn join(&mut self, room: RoomRef, since: Option<i64>, name: AckName) -> Result<(), ChatError> {
         let place = self.find(room).await?;
-        self.sit(place, since, name).await
+        self.sit(Wanted { room, place, since, name }).await
     }
 
     async fn find(&self, room: RoomRef) -> Result<Place, ChatError> {
@@ -430,66 +448,63 @@ impl Session {
     }
 
     async fn resume(&mut self, all: Vec<(RoomRef, i64)>) {
-        let mut since = HashMap::with_capacity(all.len());
-        let mut places = Vec::with_capacity(all.len());
-        for (room, seq) in all {
-            let place = match self.opened(room).await {
-                Ok(room_id) => self.rooms.get(&room_id).map(Taken::place),
+        let mut wanted = Vec::with_capacity(all.len());
+        for (room, since) in all {
+            match self.opened(room).await {
+                Ok(room_id) => {
+                    let place = self.rooms.get(&room_id).map(Taken::place);
+                    wanted.extend(place.map(|place| Wanted {
+                        room,
+                        place,
+                        since: Some(since),
+                        name: AckName::default(),
+                    }));
+                }
                 Err(error @ (ChatError::NotInRoom | ChatError::NotJoined | ChatError::TooManyRooms)) => {
                     self.reply(&refused(error, room, AckName::default()));
-                    None
                 }
                 Err(error) => return self.fail(&error),
-            };
-            if let Some(place) = place {
-                since.insert(place.room_id, seq);
-                places.push(place);
             }
         }
-        if let Err(error) = self.sit_in_all(&places, &since, &AckName::default()).await {
+        if let Err(error) = self.sit_in_all(wanted).await {
             self.fail(&error);
         }
     }
 
-    async fn sit(&mut self, place: Place, since: Option<i64>, name: AckName) -> Result<(), ChatError> {
-        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&place.room_id) {
+    async fn sit(&mut self, wanted: Wanted) -> Result<(), ChatError> {
+        let room_id = wanted.place.room_id;
+        if self.rooms.len() >= MOST_ROOMS && !self.rooms.contains_key(&room_id) {
             return Err(ChatError::TooManyRooms);
         }
-        let since = since.map(|since| (place.room_id, since)).into_iter().collect();
-        self.sit_in_all(&[place], &since, &name).await?;
+        self.sit_in_all(vec![wanted]).await?;
         // One who was taken out meanwhile has no seat.
-        self.rooms.contains_key(&place.room_id).then_some(()).ok_or(ChatError::NotInRoom)
+        self.rooms.contains_key(&room_id).then_some(()).ok_or(ChatError::NotInRoom)
     }
 
-    /// Opens rooms, and tells what the client has missed in them since the messages that it has.
-    async fn sit_in_all(
-        &mut self,
-        places: &[Place],
-        since: &HashMap<RoomId, i64>,
-        name: &AckName,
-    ) -> Result<(), ChatError> {
+    /// Opens rooms, and tells what the client has missed in them.
+    async fn sit_in_all(&mut self, all: Vec<Wanted>) -> Result<(), ChatError> {
         // The same room again: as a client does that has lost something.
-        for place in places {
-            self.names.remove(&self.dialect.name_of(*place));
-            self.rooms.remove(&place.room_id);
+        for wanted in &all {
+            self.rooms.remove(&wanted.place.room_id);
         }
-        for taken in self.take_seats(places).await? {
-            let place = taken.place();
-            let since = since.get(&place.room_id).copied();
+        self.names.retain(|_, room_id| self.rooms.contains_key(room_id));
+        let places: Vec<_> = all.iter().map(|wanted| wanted.place).collect();
+        let mut wanted: HashMap<_, _> = all.into_iter().map(|wanted| (wanted.place.room_id, wanted)).collect();
+        for taken in self.take_seats(&places).await? {
+            let Some(Wanted { room, place, since, name }) = wanted.remove(&taken.place().room_id) else { continue };
             let missed = match since {
                 Some(since) => taken.missed(since).await?,
                 None => Some(Vec::new()),
             };
-            let (room, recovered) = (self.dialect.name_of(place), since.map(|_| missed.is_some()));
-            let (room_id, name) = (place.room_id, name.clone());
-            self.reply(&Reply::Joined { room, room_id, seq: taken.seq, recovered, name });
+            let recovered = since.map(|_| missed.is_some());
+            self.reply(&Reply::Joined { room, room_id: place.room_id, seq: taken.seq, recovered, name });
             for message in missed.unwrap_or_default() {
                 if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
                     self.outbox.send(frame);
                 }
             }
             taken.begin();
-            self.keep(taken);
+            self.keep(room, taken);
         }
         Ok(())
     }
@@ -499,10 +514,10 @@ impl Session {
         self.app.hub.sit(places, self.claims.sub, client_id, self.dialect, &self.outbox).await
     }
 
-    fn keep(&mut self, taken: Taken) {
-        let place = taken.place();
-        self.names.insert(self.dialect.name_of(place), place.room_id);
-        self.rooms.insert(place.room_id, taken);
+    fn keep(&mut self, room: RoomRef, taken: Taken) {
+        let room_id = taken.place().room_id;
+        self.names.insert(room, room_id);
+        self.rooms.insert(room_id, taken);
     }
 
     /// Answers what is not understood.
