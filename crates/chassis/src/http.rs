@@ -211,8 +211,9 @@ fn client_of(request: &HttpRequest) -> String {
     }
 }
 
-/// Parameters that carry secrets, by the last word of their name.
-const SECRET_WORDS: &[&str] = &["token", "secret", "key", "ticket", "code", "password", "jwt", "signature", "auth"];
+/// Parameters that carry secrets, by the last word of their name. Who has the `sid` of a Socket.IO session has the session.
+const SECRET_WORDS: &[&str] =
+    &["token", "secret", "key", "ticket", "code", "password", "jwt", "signature", "auth", "sid"];
 
 /// A path and query as they may be logged: values of parameters that carry secrets are replaced by `…`.
 #[must_use]
@@ -250,8 +251,9 @@ mod tests {
 
     #[test]
     fn secrets_in_a_query_are_not_shown() {
-        let shown = redact("/ws", "room_id=7&token=abc&access_token=abc&streamKey=abc&t%6fken=abc&Ticket=abc");
-        assert_eq!(shown, "/ws?room_id=7&token=…&access_token=…&streamKey=…&t=…&Ticket=…");
+        let shown =
+            redact("/ws", "room_id=7&sid=1.abc&token=abc&access_token=abc&streamKey=abc&t%6fken=abc&Ticket=abc");
+        assert_eq!(shown, "/ws?room_id=7&sid=…&token=…&access_token=…&streamKey=…&t=…&Ticket=…");
         assert_eq!(redact("/streams", ""), "/streams");
     }
 }

@@ -42,4 +42,9 @@ pub const SUBSCRIPTIONS: &[Subscription] = &[
         patterns: &["stream.live.announced.v1"],
         purpose: "Auth, which has the addresses, sends followers a mail when a stream goes live.",
     },
+    Subscription {
+        queue: "chat.streams",
+        patterns: &["stream.live.*.v1"],
+        purpose: "Chat opens a room for a stream that goes on air, and closes it when that ends.",
+    },
 ];

@@ -1,7 +1,7 @@
 //! Rooms and messages, and what a message may be. Parsed once, then trusted.
 
 use chrono::{DateTime, Utc};
-use common::{ConversationId, Invalid, MessageId, Problem, RoomId, UserId};
+use common::{ConversationId, Invalid, MessageId, Problem, RoomId, StreamId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// The most characters that a message has.
 pub const LONGEST_CONTENT: usize = 8000;
 /// The most characters that the name of a room has, as the table of 003 has it.
-const LONGEST_NAME: usize = 255;
+pub(crate) const LONGEST_NAME: usize = 255;
 /// The most bytes of the address of a file.
 const LONGEST_FILE_URL: usize = 2048;
 /// The most bytes of a client's own name for a message.
@@ -76,6 +76,8 @@ pub struct Room {
     pub code: Option<RoomCode>,
     pub name: String,
     pub avatar_url: Option<String>,
+    /// Whose chat it is.
+    pub stream_id: Option<StreamId>,
     /// The number of its last message.
     pub last_seq: i64,
     pub created_by: Option<UserId>,
@@ -83,16 +85,17 @@ pub struct Room {
     pub updated_at: DateTime<Utc>,
 }
 
-/// By what a room is known, of old and as a conversation.
+/// By what a room is known: of old, as a conversation, and as the chat of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) room_id: RoomId,
     pub(crate) conversation_id: ConversationId,
+    pub(crate) stream_id: Option<StreamId>,
 }
 
 impl Room {
     pub(crate) fn place(&self) -> Place {
-        Place { room_id: self.id, conversation_id: self.conversation_id }
+        Place { room_id: self.id, conversation_id: self.conversation_id, stream_id: self.stream_id }
     }
 }
 
@@ -227,6 +230,9 @@ pub struct Message {
     pub id: MessageId,
     pub room_id: RoomId,
     pub conversation_id: ConversationId,
+    /// In whose chat it is, if the room is that of a stream.
+    #[serde(default)]
+    pub stream_id: Option<StreamId>,
     /// Within its room, from 1 without gaps.
     pub seq: i64,
     pub user_id: UserId,

@@ -12,7 +12,9 @@ common::problems! {
     NO_SUCH_ROOM = 404 "no-such-room" "No such room";
     /// No room has this code.
     NO_SUCH_CODE = 404 "no-such-code" "No such code";
-    /// Only rooms of the kind `group` can be joined and left.
+    /// Nothing is said in this room any more: its stream has ended.
+    ROOM_CLOSED = 409 "room-closed" "Room closed";
+    /// A room of the kind `direct` is its two users' for good: nobody joins or leaves it.
     NOT_A_GROUP = 409 "not-a-group" "Not a group";
     /// There is no user with this id.
     NO_SUCH_USER = 404 "no-such-user" "No such user";
@@ -38,8 +40,10 @@ pub enum ChatError {
     TooManyRooms,
     #[error("no room has this code")]
     NoSuchCode,
-    #[error("room {0} is no group")]
+    #[error("room {0} is its two users' for good")]
     NotAGroup(RoomId),
+    #[error("room {0} can be read, and takes no messages: its stream has ended")]
+    RoomClosed(RoomId),
     #[error("there is no user {0}")]
     NoSuchUser(UserId),
     #[error("too many messages wait")]
@@ -71,6 +75,7 @@ impl From<ChatError> for Problem {
             ChatError::TooManyRooms => TOO_MANY_ROOMS.say(&error),
             ChatError::NoSuchCode => NO_SUCH_CODE.say(&error),
             ChatError::NotAGroup(_) => NOT_A_GROUP.say(&error),
+            ChatError::RoomClosed(_) => ROOM_CLOSED.say(&error),
             ChatError::NoSuchUser(_) => NO_SUCH_USER.say(&error),
             ChatError::Busy => TOO_BUSY.say(&error).retry_after(Duration::from_secs(1)),
             ChatError::Away => Self::unavailable(Duration::from_secs(1), error),

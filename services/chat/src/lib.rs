@@ -4,7 +4,8 @@
 //! - `writer`: stores messages, each room's in one order. `hub`: who has which room open, and what they are told.
 //! - `rates`: how fast they may come. `receipts`: what was read.
 //! - `session`: a client's connection, in commands and answers; `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens.
-//! - [`routes`]: the HTTP interface. `store`: the tables. `names`: what we do with events of others.
+//! - `engine`: Engine.IO, a connection over a WebSocket or over long polls; `socket_io`: a client of it.
+//! - [`routes`]: the HTTP interface. `store`: the tables. `names`, `streams`: what we do with events of others.
 
 pub mod config;
 pub mod domain;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod routes;
 
 mod dialect;
+mod engine;
 mod event;
 mod hub;
 mod names;
@@ -19,7 +21,11 @@ mod rates;
 mod receipts;
 mod session;
 mod socket;
+mod socket_io;
 mod store;
+mod streams;
+#[cfg(test)]
+mod suites;
 mod writer;
 
 use std::sync::Arc;
@@ -35,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 
 use crate::config::Config;
+use crate::engine::Lines;
 use crate::hub::Hub;
 use crate::rates::Rates;
 use crate::writer::Writer;
@@ -64,6 +71,7 @@ pub(crate) struct App {
     pub(crate) hub: Arc<Hub>,
     pub(crate) writer: Writer,
     pub(crate) rates: Arc<Rates>,
+    pub(crate) lines: Arc<Lines>,
     /// Cancelled when sockets must end.
     pub(crate) stopping: CancellationToken,
 }
@@ -84,6 +92,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         let (pool, clock, rates, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&rates), Arc::clone(&hub));
         context.tasks.spawn(writer::work(pool, clock, rates, hub, queue, context.tasks.shutdown()));
     }
+    let lines = Lines::new(context.health.instance(), config.socket_io.clone(), context.stopping.clone());
     let names = names::Names { hub: Arc::clone(&hub) };
     let data = web::Data::new(App {
         config,
@@ -94,11 +103,13 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         hub,
         writer,
         rates,
+        lines: Arc::new(lines),
         stopping: context.stopping,
     });
     Ok(chassis::App::new(move |service| {
         service.app_data(data.clone());
         routes::configure(service);
     })
-    .consume("chat.users", names))
+    .consume("chat.users", names)
+    .consume("chat.streams", streams::Streams))
 }

@@ -3,11 +3,13 @@
 //! How it speaks is its dialect's business; here are commands and answers.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::ws::CloseCode;
-use common::{Claims, ConversationId, MessageId, Problem, RoomId, UserId};
+use chrono::{DateTime, Utc};
+use common::{Claims, ConversationId, MessageId, Problem, RoomId, StreamId, UserId};
 use futures_util::StreamExt as _;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesOrdered;
@@ -21,11 +23,11 @@ use crate::event::{Event, Told};
 use crate::hub::{Change, Following, Taken};
 use crate::receipts;
 use crate::socket::{self, Broken, Inbox, Outbox, Received};
-use crate::store::rooms;
+use crate::store::{rooms, streams};
 use crate::writer::Stored;
 
 /// How many messages of one connection are on their way into the database: beyond, it is not read.
-pub(crate) const MOST_UNDERWAY: usize = 64;
+const MOST_UNDERWAY: usize = 64;
 /// How many things that are not understood are answered with an error; the next one ends the connection.
 const MOST_MALFORMED: u32 = 10;
 /// How many rooms one connection has open.
@@ -43,9 +45,11 @@ pub(crate) enum Command {
     Join {
         room: RoomRef,
         since: Option<i64>,
+        name: AckName,
     },
     Leave {
         room: RoomRef,
+        name: AckName,
     },
     Send {
         room: RoomRef,
@@ -74,6 +78,21 @@ pub(crate) enum Command {
 pub(crate) enum RoomRef {
     Id(RoomId),
     Conversation(ConversationId),
+    /// The chat of a stream, which everybody may join.
+    Stream(StreamId),
+}
+
+/// What is not understood: why, in words, and by what the client knows the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unread {
+    pub(crate) words: String,
+    pub(crate) name: AckName,
+}
+
+impl<T: Into<String>> From<T> for Unread {
+    fn from(words: T) -> Self {
+        Self { words: words.into(), name: AckName::default() }
+    }
 }
 
 /// By what a client knows the answer to something that it sent again.
@@ -97,17 +116,21 @@ pub(crate) enum Reply {
     /// From message `seq` on everything is told. `recovered`: whether the client got all since the one that it had.
     Joined {
         room: RoomRef,
+        room_id: RoomId,
         seq: i64,
         recovered: Option<bool>,
+        name: AckName,
     },
     Left {
         room: RoomRef,
+        name: AckName,
     },
     /// It is stored.
     Stored {
         room: RoomRef,
         id: MessageId,
         seq: i64,
+        at: DateTime<Utc>,
         name: AckName,
     },
     Pong,
@@ -148,6 +171,8 @@ struct Wanted {
     place: Place,
     /// The number of the last message that the client has.
     since: Option<i64>,
+    /// By what it knows the answer.
+    name: AckName,
 }
 
 /// A message that was sent, and what became of it.
@@ -186,14 +211,14 @@ impl Session {
         let watch = app.verifier.watch(self.claims.sid);
         self.begin().await;
         if let Some(room) = joined {
-            self.obey(Command::Join { room, since: None }).await;
+            self.obey(Command::Join { room, since: None, name: AckName::default() }).await;
         }
         let every = app.config.ping_every;
         let mut ping = interval_at(Instant::now() + every, every);
         let mut heard_at = Instant::now();
         while !self.outbox.is_closed() {
             tokio::select! {
-                received = inbox.next(), if self.underway.len() < MOST_UNDERWAY => {
+                received = inbox.next(), if self.is_ready() => {
                     heard_at = Instant::now();
                     match received {
                         Some(Ok(received)) => if self.receive(received).await.is_none() { break },
@@ -220,6 +245,19 @@ impl Session {
             }
         }
         self.outbox.close(CloseCode::Normal, "");
+    }
+
+    /// Whether another command is taken now.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.underway.len() < MOST_UNDERWAY
+    }
+
+    /// Waits until the next message is stored, and acknowledges it. Safe to drop.
+    pub(crate) async fn settle(&mut self) {
+        match self.underway.next().await {
+            Some(underway) => self.acknowledge(underway),
+            None => pending().await,
+        }
     }
 
     /// Says that the connection is open; where a dialect joins no rooms, all of the user's are.
@@ -257,9 +295,9 @@ impl Session {
         match received {
             Received::Text(text) => match self.dialect.read(&text) {
                 Ok(command) => self.obey(command).await,
-                Err(words) => self.complain(&words),
+                Err(unread) => self.complain(unread),
             },
-            Received::Binary => self.complain("messages are texts"),
+            Received::Binary(_) => self.complain("messages are texts"),
             Received::Ping(bytes) => drop(self.outbox.send(socket::pong_frame(&bytes))),
             Received::Pong => {}
             Received::Close => return None,
@@ -269,12 +307,17 @@ impl Session {
 
     pub(crate) async fn obey(&mut self, command: Command) {
         match command {
-            Command::Join { room, since } => self.join(room, since).await,
-            Command::Leave { room } => {
-                if let Some(room_id) = self.names.remove(&room) {
+            Command::Join { room, since, name } => {
+                if let Err(error) = self.join(room, since, name.clone()).await {
+                    self.reply(&refused(error, room, name));
+                }
+            }
+            Command::Leave { room, name } => {
+                if let Some(room_id) = self.named(room) {
+                    self.names.retain(|_, named| *named != room_id);
                     self.rooms.remove(&room_id);
                 }
-                self.reply(&Reply::Left { room });
+                self.reply(&Reply::Left { room, name });
             }
             Command::Resume { since } => self.resume(since).await,
             Command::Send { room, draft, name } => match self.opened(room).await {
@@ -298,17 +341,27 @@ impl Session {
         }
     }
 
+    /// The room, if the client has it open. The chat of a stream has two names.
+    fn named(&self, room: RoomRef) -> Option<RoomId> {
+        match room {
+            RoomRef::Id(room_id) if self.rooms.contains_key(&room_id) => Some(room_id),
+            room => self.names.get(&room).copied(),
+        }
+    }
+
     /// The room that the client has open under this name. One that joins none by itself has all of its user's open, the
     /// oldest as soon as it speaks of them.
+    ///
+    /// 002 shows no joining: who speaks in the chat of a stream takes part in it.
     async fn opened(&mut self, room: RoomRef) -> Result<RoomId, ChatError> {
-        if let Some(room_id) = self.names.get(&room) {
-            return Ok(*room_id);
+        if let Some(room_id) = self.named(room) {
+            return Ok(room_id);
         }
-        if !self.dialect.hears_all_rooms() {
+        if !self.dialect.hears_all_rooms() && !matches!(room, RoomRef::Stream(_)) {
             return Err(ChatError::NotJoined);
         }
         let place = self.find(room).await?;
-        self.sit(Wanted { room, place, since: None }).await?;
+        self.sit(Wanted { room, place, since: None, name: AckName::default() }).await?;
         Ok(place.room_id)
     }
 
@@ -331,7 +384,15 @@ impl Session {
         match change {
             Change::Entered { room_id } if !self.rooms.contains_key(&room_id) => {
                 let done = match self.find(RoomRef::Id(room_id)).await {
-                    Ok(place) => self.sit(Wanted { room: self.dialect.name_of(place), place, since: None }).await,
+                    Ok(place) => {
+                        self.sit(Wanted {
+                            room: self.dialect.name_of(place),
+                            place,
+                            since: None,
+                            name: AckName::default(),
+                        })
+                        .await
+                    }
                     Err(error) => Err(error),
                 };
                 match done {
@@ -365,24 +426,24 @@ impl Session {
 
     fn acknowledge(&self, Underway { room, name, result }: Underway) {
         self.reply(&match result {
-            Ok(Stored { message, .. }) => Reply::Stored { room, id: message.id, seq: message.seq, name },
+            Ok(Stored { message, .. }) => {
+                Reply::Stored { room, id: message.id, seq: message.seq, at: message.created_at, name }
+            }
             Err(error) => refused(error, room, name),
         });
     }
 
-    async fn join(&mut self, room: RoomRef, since: Option<i64>) {
-        let done = match self.find(room).await {
-            Ok(place) => self.sit(Wanted { room, place, since }).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = done {
-            self.reply(&refused(error, room, AckName::default()));
-        }
+    async fn join(&mut self, room: RoomRef, since: Option<i64>, name: AckName) -> Result<(), ChatError> {
+        let place = self.find(room).await?;
+        self.sit(Wanted { room, place, since, name }).await
     }
 
     async fn find(&self, room: RoomRef) -> Result<Place, ChatError> {
-        let mut conn = self.app.pool.get().await?;
-        let found = rooms::find_for_member(&mut conn, room, self.claims.sub).await?;
+        let (mut conn, user_id) = (self.app.pool.get().await?, self.claims.sub);
+        let found = match room {
+            RoomRef::Stream(stream_id) => streams::enter(&mut conn, stream_id, user_id, self.app.clock.now()).await?,
+            RoomRef::Id(_) | RoomRef::Conversation(_) => rooms::find_for_member(&mut conn, room, user_id).await?,
+        };
         Ok(found.ok_or(ChatError::NotInRoom)?.place())
     }
 
@@ -392,7 +453,12 @@ impl Session {
             match self.opened(room).await {
                 Ok(room_id) => {
                     let place = self.rooms.get(&room_id).map(Taken::place);
-                    wanted.extend(place.map(|place| Wanted { room, place, since: Some(since) }));
+                    wanted.extend(place.map(|place| Wanted {
+                        room,
+                        place,
+                        since: Some(since),
+                        name: AckName::default(),
+                    }));
                 }
                 Err(error @ (ChatError::NotInRoom | ChatError::NotJoined | ChatError::TooManyRooms)) => {
                     self.reply(&refused(error, room, AckName::default()));
@@ -425,13 +491,13 @@ impl Session {
         let places: Vec<_> = all.iter().map(|wanted| wanted.place).collect();
         let mut wanted: HashMap<_, _> = all.into_iter().map(|wanted| (wanted.place.room_id, wanted)).collect();
         for taken in self.take_seats(&places).await? {
-            let Some(Wanted { room, place, since }) = wanted.remove(&taken.place().room_id) else { continue };
+            let Some(Wanted { room, place, since, name }) = wanted.remove(&taken.place().room_id) else { continue };
             let missed = match since {
                 Some(since) => taken.missed(since).await?,
                 None => Some(Vec::new()),
             };
             let recovered = since.map(|_| missed.is_some());
-            self.reply(&Reply::Joined { room, seq: taken.seq, recovered });
+            self.reply(&Reply::Joined { room, room_id: place.room_id, seq: taken.seq, recovered, name });
             for message in missed.unwrap_or_default() {
                 if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
                     self.outbox.send(frame);
@@ -454,13 +520,14 @@ impl Session {
         self.rooms.insert(room_id, taken);
     }
 
-    pub(crate) fn complain(&mut self, words: &str) {
+    /// Answers what is not understood.
+    pub(crate) fn complain(&mut self, unread: impl Into<Unread>) {
         self.malformed += 1;
         if self.malformed > MOST_MALFORMED {
             self.outbox.close(CloseCode::Policy, "too much was not understood");
         } else {
-            let (code, words) = ("not-understood".to_owned(), words.to_owned());
-            let name = AckName::default();
+            let Unread { words, name } = unread.into();
+            let code = "not-understood".to_owned();
             self.reply(&Reply::Refused { code, words, retry_after_s: None, room: None, name });
         }
     }

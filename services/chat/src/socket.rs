@@ -4,6 +4,7 @@
 //! while the client's connection was busy goes out in one write.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -34,6 +35,8 @@ struct Queue {
     bytes: usize,
     /// Nothing is taken any more; the last frame says so to the client.
     is_closed: bool,
+    /// What is sent after this.
+    next: Option<Arc<Outbox>>,
     waker: Option<Waker>,
 }
 
@@ -69,8 +72,53 @@ impl Outbox {
         queue.is_closed = true;
     }
 
+    /// Takes nothing any more, and says nothing of it.
+    pub(crate) fn end(&self) {
+        let mut queue = self.lock();
+        queue.is_closed = true;
+        queue.wake();
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().is_closed
+    }
+
+    /// Whether it is closed, and all was sent.
+    pub(crate) fn is_over(&self) -> bool {
+        let queue = self.lock();
+        queue.is_closed && queue.frames.is_empty()
+    }
+
+    /// The frames that wait, each by itself, as soon as there are any; `None`: it is over. Safe to drop.
+    pub(crate) async fn gathered(&self) -> Option<Vec<Bytes>> {
+        poll_fn(|cx| {
+            let mut queue = self.lock();
+            if queue.frames.is_empty() && !queue.is_closed {
+                queue.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            let mut size = 0;
+            let frames = queue.frames.iter().take_while(|frame| {
+                size += frame.len();
+                size <= JOINED
+            });
+            let count = frames.count().max(1).min(queue.frames.len());
+            let frames: Vec<_> = queue.frames.drain(..count).collect();
+            queue.bytes -= frames.iter().map(Bytes::len).sum::<usize>();
+            Poll::Ready((count > 0).then_some(frames))
+        })
+        .await
+    }
+
+    /// Whoever sends this goes on with `next`, when all of this is sent.
+    pub(crate) fn go_on_with(&self, next: &Arc<Self>) {
+        let mut queue = self.lock();
+        if queue.is_closed {
+            next.end();
+        } else {
+            queue.next = Some(Arc::clone(next));
+            queue.wake();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -82,6 +130,10 @@ impl Queue {
     fn put(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
+        self.wake();
+    }
+
+    fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
@@ -116,15 +168,21 @@ struct Outgoing(Arc<Outbox>);
 impl Stream for Outgoing {
     type Item = Result<Bytes, Error>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut queue = self.0.lock();
-        match queue.take() {
-            Some(bytes) => Poll::Ready(Some(Ok(bytes))),
-            None if queue.is_closed => Poll::Ready(None),
-            None => {
-                queue.waker = Some(cx.waker().clone());
-                Poll::Pending
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            let mut queue = self.0.lock();
+            if let Some(bytes) = queue.take() {
+                return Poll::Ready(Some(Ok(bytes)));
             }
+            if queue.is_closed {
+                return Poll::Ready(None);
+            }
+            let Some(next) = queue.next.take() else {
+                queue.waker = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            drop(queue);
+            self.0 = next;
         }
     }
 }
@@ -136,6 +194,9 @@ impl Drop for Outgoing {
         queue.is_closed = true;
         queue.frames.clear();
         queue.bytes = 0;
+        if let Some(next) = queue.next.take() {
+            next.end();
+        }
     }
 }
 
@@ -144,15 +205,15 @@ pub(crate) struct Inbox {
     payload: web::Payload,
     codec: Codec,
     buffer: BytesMut,
-    /// The beginning of a message that comes in pieces.
-    fragments: Option<BytesMut>,
+    /// The beginning of a message that comes in pieces, and whether it is a text.
+    fragments: Option<(BytesMut, bool)>,
 }
 
 /// What a client says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Received {
     Text(Bytes),
-    Binary,
+    Binary(Bytes),
     Ping(Bytes),
     Pong,
     Close,
@@ -193,16 +254,16 @@ impl Inbox {
     fn receive(&mut self, frame: Frame) -> Result<Option<Received>, Broken> {
         Ok(Some(match frame {
             Frame::Text(bytes) => Received::Text(bytes),
-            Frame::Binary(_) => Received::Binary,
+            Frame::Binary(bytes) => Received::Binary(bytes),
             Frame::Ping(bytes) => Received::Ping(bytes),
             Frame::Pong(_) => Received::Pong,
             Frame::Close(_) => Received::Close,
             Frame::Continuation(Item::FirstText(bytes)) => {
-                self.fragments = Some(BytesMut::from(&*bytes));
+                self.fragments = Some((BytesMut::from(&*bytes), true));
                 return Ok(None);
             }
-            Frame::Continuation(Item::FirstBinary(_)) => {
-                self.fragments = None;
+            Frame::Continuation(Item::FirstBinary(bytes)) => {
+                self.fragments = Some((BytesMut::from(&*bytes), false));
                 return Ok(None);
             }
             Frame::Continuation(Item::Continue(bytes)) => {
@@ -211,13 +272,17 @@ impl Inbox {
             }
             Frame::Continuation(Item::Last(bytes)) => {
                 self.append(&bytes)?;
-                self.fragments.take().map_or(Received::Binary, |whole| Received::Text(whole.freeze()))
+                match self.fragments.take() {
+                    Some((whole, true)) => Received::Text(whole.freeze()),
+                    Some((whole, false)) => Received::Binary(whole.freeze()),
+                    None => return Ok(None),
+                }
             }
         }))
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), Broken> {
-        let Some(fragments) = &mut self.fragments else { return Ok(()) };
+        let Some((fragments, _)) = &mut self.fragments else { return Ok(()) };
         if fragments.len() + bytes.len() > LARGEST_MESSAGE {
             return Err(Broken::TooLarge);
         }
@@ -241,12 +306,28 @@ pub(crate) fn text_frame(text: &[u8]) -> Bytes {
     frame(text, OpCode::Text)
 }
 
+#[cfg(test)]
+pub(crate) fn binary_frame(bytes: &[u8]) -> Bytes {
+    frame(bytes, OpCode::Binary)
+}
+
 pub(crate) fn ping_frame() -> Bytes {
     frame(&[], OpCode::Ping)
 }
 
 pub(crate) fn pong_frame(bytes: &[u8]) -> Bytes {
     frame(bytes, OpCode::Pong)
+}
+
+/// What is in a frame for a client.
+pub(crate) fn unframe(frame: &[u8]) -> (OpCode, &[u8]) {
+    // As `frame` writes it: two bytes, and more where the length does not fit into seven bits.
+    let head = match frame[1] {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    (OpCode::from(frame[0] & 0x0f), &frame[head..])
 }
 
 fn frame(payload: &[u8], code: OpCode) -> Bytes {

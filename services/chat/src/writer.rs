@@ -172,6 +172,10 @@ async fn store_within(
             results.push(Ok(Place::Again(*index)));
             continue;
         }
+        if room.is_closed {
+            results.push(Err(ChatError::RoomClosed(*room_id)));
+            continue;
+        }
         // Only here: who is no member takes nothing of the room's rate.
         if let Err(error) = rates.room(*room_id) {
             results.push(Err(error));
@@ -186,6 +190,7 @@ async fn store_within(
             id: MessageId(0),
             room_id: *room_id,
             conversation_id: room.conversation_id,
+            stream_id: room.stream_id,
             seq: room.last_seq,
             user_id: *user_id,
             user_name: user_name.clone(),

@@ -63,8 +63,10 @@ impl House {
 
     pub(crate) async fn full_with(more: &[(&'static str, String)]) -> Self {
         let services = testkit::services();
-        let (database, namespace) =
-            (testkit::database().await, testkit::amqp_namespace(&["stream.users", "auth.notices"]));
+        let (database, namespace) = (
+            testkit::database().await,
+            testkit::amqp_namespace(&["stream.users", "chat.users", "chat.streams", "auth.notices"]),
+        );
         let mut own = vec![
             ("DATABASE_URL", database.url.clone()),
             ("AMQP_URL", services.amqp_url.clone()),

@@ -108,7 +108,7 @@ impl Instances {
             Some(url) => testkit::database_on(url).await,
             None => testkit::database().await,
         };
-        let namespace = testkit::amqp_namespace(&["stream.users", "auth.notices"]);
+        let namespace = testkit::amqp_namespace(&["stream.users", "chat.users", "chat.streams", "auth.notices"]);
         let data = folder();
         let chat = chat().await;
         let mut settings: Settings = vec![

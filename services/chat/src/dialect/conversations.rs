@@ -117,12 +117,12 @@ pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
                 rooms.iter().filter_map(|(room, seq)| Some((id(*room)?.to_string(), json!(seq)))).collect();
             json!({"type": "connected", "userId": user_id, "since": since})
         }
-        Reply::Joined { room, seq, recovered } => {
+        Reply::Joined { room, seq, recovered, .. } => {
             json!({"type": "joined", "conversationId": id(*room), "seq": seq, "recovered": recovered})
         }
         // Nobody leaves a conversation by saying so here.
         Reply::Left { .. } => return None,
-        Reply::Stored { room, id: message_id, seq, name } => json!({
+        Reply::Stored { room, id: message_id, seq, name, .. } => json!({
             "type": "ack",
             "conversationId": id(*room),
             "messageId": message_id,
@@ -151,7 +151,7 @@ pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
 fn id(room: RoomRef) -> Option<ConversationId> {
     match room {
         RoomRef::Conversation(id) => Some(id),
-        RoomRef::Id(_) => None,
+        RoomRef::Id(_) | RoomRef::Stream(_) => None,
     }
 }
 

@@ -2,12 +2,13 @@
 
 mod conversations;
 mod rooms;
+pub(crate) mod socket_io;
 
 use bytes::Bytes;
 
 use crate::domain::Place;
 use crate::event::Event;
-use crate::session::{Command, Reply, RoomRef};
+use crate::session::{Command, Reply, RoomRef, Unread};
 
 /// How a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +17,12 @@ pub(crate) enum Dialect {
     Rooms,
     /// `/ws/chat`, of 004.
     Conversations,
+    /// Socket.IO at `/socket.io/`, of 002.
+    SocketIo,
 }
 
 impl Dialect {
-    pub(crate) const COUNT: usize = 2;
+    pub(crate) const COUNT: usize = 3;
 
     /// Whether a connection hears all rooms of its user, and joins none by itself.
     pub(crate) fn hears_all_rooms(self) -> bool {
@@ -30,15 +33,17 @@ impl Dialect {
     pub(crate) fn name_of(self, place: Place) -> RoomRef {
         match self {
             Self::Rooms => RoomRef::Id(place.room_id),
+            Self::SocketIo => place.stream_id.map_or(RoomRef::Id(place.room_id), RoomRef::Stream),
             Self::Conversations => RoomRef::Conversation(place.conversation_id),
         }
     }
 
-    /// What a client says; or why that is not understood, in words.
-    pub(crate) fn read(self, text: &[u8]) -> Result<Command, String> {
+    /// What a client says; or why that is not understood.
+    pub(crate) fn read(self, text: &[u8]) -> Result<Command, Unread> {
         match self {
-            Self::Rooms => rooms::read(text),
-            Self::Conversations => conversations::read(text),
+            Self::Rooms => rooms::read(text).map_err(Unread::from),
+            Self::SocketIo => socket_io::read(text),
+            Self::Conversations => conversations::read(text).map_err(Unread::from),
         }
     }
 
@@ -47,6 +52,7 @@ impl Dialect {
         match self {
             Self::Rooms => rooms::write(place.room_id, event),
             Self::Conversations => conversations::write(place.conversation_id, event),
+            Self::SocketIo => socket_io::write(place, event),
         }
     }
 
@@ -55,6 +61,7 @@ impl Dialect {
         match self {
             Self::Rooms => rooms::write_reply(reply),
             Self::Conversations => conversations::write_reply(reply),
+            Self::SocketIo => socket_io::write_reply(reply),
         }
     }
 }

@@ -49,8 +49,10 @@ fn yes() -> bool {
 pub(super) fn read(text: &[u8]) -> Result<Command, String> {
     let said = serde_json::from_slice(text).map_err(|error| format!("not understood: {error}"))?;
     Ok(match said {
-        Said::JoinRoom { room_id, since } => Command::Join { room: RoomRef::Id(room_id), since },
-        Said::LeaveRoom { room_id } => Command::Leave { room: RoomRef::Id(room_id) },
+        Said::JoinRoom { room_id, since } => {
+            Command::Join { room: RoomRef::Id(room_id), since, name: AckName::default() }
+        }
+        Said::LeaveRoom { room_id } => Command::Leave { room: RoomRef::Id(room_id), name: AckName::default() },
         Said::SendMessage { room_id, content, kind, file_url, client_message_id } => {
             let name = AckName { client_message_id: client_message_id.clone(), packet: None };
             let draft = RawDraft { kind, content, file_url, client_message_id };
@@ -121,11 +123,11 @@ pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
     let value = match reply {
         // The document has no word for it.
         Reply::Connected { .. } => return None,
-        Reply::Joined { room, seq, recovered } => {
+        Reply::Joined { room, seq, recovered, .. } => {
             json!({"type": "joined", "room_id": id(*room), "seq": seq, "recovered": recovered})
         }
-        Reply::Left { room } => json!({"type": "left", "room_id": id(*room)}),
-        Reply::Stored { room, id: message_id, seq, name } => json!({
+        Reply::Left { room, .. } => json!({"type": "left", "room_id": id(*room)}),
+        Reply::Stored { room, id: message_id, seq, name, .. } => json!({
             "type": "ack",
             "room_id": id(*room),
             "message_id": message_id,
@@ -154,7 +156,7 @@ pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
 fn id(room: RoomRef) -> Option<RoomId> {
     match room {
         RoomRef::Id(id) => Some(id),
-        RoomRef::Conversation(_) => None,
+        RoomRef::Conversation(_) | RoomRef::Stream(_) => None,
     }
 }
 

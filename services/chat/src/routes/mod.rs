@@ -3,6 +3,7 @@
 mod conversations;
 mod messages;
 mod rooms;
+mod socket_io;
 mod ws;
 
 use actix_web::web;
@@ -62,5 +63,6 @@ pub(crate) fn configure(service: &mut web::ServiceConfig) {
                 .route(web::post().to(conversations::read))
                 .route(web::put().to(conversations::read)),
         )
-        .service(web::resource("/ws/chat").route(web::get().to(ws::conversations)));
+        .service(web::resource("/ws/chat").route(web::get().to(ws::conversations)))
+        .service(web::resource("/socket.io/").to(socket_io::serve));
 }

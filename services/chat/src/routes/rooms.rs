@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, web};
 use backplane::Pace;
 use chrono::{DateTime, Utc};
-use common::{Caller, ConversationId, Invalid, Json, Page, PageQuery, RoomId, UserId};
+use common::{Caller, ConversationId, Invalid, Json, Page, PageQuery, RoomId, StreamId, UserId};
 use diesel_async::AsyncConnection as _;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -70,6 +70,9 @@ pub(crate) struct RoomView {
     #[schema(required)]
     avatar_url: Option<String>,
     room_is_direct_chat: bool,
+    /// The stream whose chat it is.
+    #[schema(required)]
+    stream_id: Option<StreamId>,
     /// The number of its last message; 0: nothing was said.
     last_seq: i64,
     #[schema(required)]
@@ -88,6 +91,7 @@ impl From<Room> for RoomView {
             room_name: room.name,
             avatar_url: room.avatar_url,
             room_is_direct_chat: room.kind == Kind::Direct,
+            stream_id: room.stream_id,
             last_seq: room.last_seq,
             room_created_by: room.created_by,
             room_created_at: room.created_at,
@@ -224,7 +228,7 @@ pub(crate) async fn join_by_code(
     Ok(web::Json(room.into()))
 }
 
-/// Join a group by its id. Joining twice is fine.
+/// Join a group, or the chat of a stream, by its id. Joining twice is fine.
 #[utoipa::path(
     post,
     path = "/api/v1/rooms/{room_id}/join",
@@ -250,13 +254,14 @@ pub(crate) async fn join(
 }
 
 async fn enter(app: &App, room: &Room, user_id: UserId) -> Result<(), ChatError> {
-    if room.kind != Kind::Group {
+    if room.kind == Kind::Direct {
         return Err(ChatError::NotAGroup(room.id));
     }
     let mut conn = app.pool.get().await?;
     let new = members::insert(&mut conn, room.id, &[user_id], MemberRole::Member, app.clock.now()).await?;
     drop(conn);
-    for user_id in new {
+    // The chat of a stream is no conversation.
+    for user_id in new.into_iter().filter(|_| room.kind != Kind::Stream) {
         app.hub.enter(room.id, user_id).await;
     }
     Ok(())
@@ -284,7 +289,7 @@ pub(crate) async fn leave(
 ) -> Result<HttpResponse, ChatError> {
     let mut conn = app.pool.get().await?;
     let room = rooms::find_for_member(&mut conn, RoomRef::Id(*room_id), caller.user_id).await?;
-    if room.ok_or(ChatError::NoSuchRoom(*room_id))?.kind != Kind::Group {
+    if room.ok_or(ChatError::NoSuchRoom(*room_id))?.kind == Kind::Direct {
         return Err(ChatError::NotAGroup(*room_id));
     }
     members::delete(&mut conn, *room_id, caller.user_id).await?;

@@ -3,4 +3,5 @@
 pub(crate) mod members;
 pub(crate) mod messages;
 pub(crate) mod rooms;
+pub(crate) mod streams;
 pub(crate) mod users;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use common::{ConversationId, Page, PageQuery, RoomId, UserId};
+use common::{ConversationId, Page, PageQuery, RoomId, StreamId, UserId};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
@@ -22,6 +22,9 @@ diesel::table! {
         room_name -> Varchar,
         avatar_url -> Nullable<Text>,
         direct_of -> Nullable<Text>,
+        stream_id -> Nullable<BigInt>,
+        broadcast_id -> Nullable<BigInt>,
+        closed_at -> Nullable<Timestamptz>,
         last_seq -> BigInt,
         room_created_by -> Nullable<Uuid>,
         room_created_at -> Timestamptz,
@@ -44,6 +47,7 @@ struct RoomRow {
     room_code: Option<String>,
     room_name: String,
     avatar_url: Option<String>,
+    stream_id: Option<i64>,
     last_seq: i64,
     room_created_by: Option<Uuid>,
     room_created_at: DateTime<Utc>,
@@ -59,6 +63,7 @@ impl From<RoomRow> for Room {
             code: row.room_code.map(RoomCode::stored),
             name: row.room_name,
             avatar_url: row.avatar_url,
+            stream_id: row.stream_id.map(StreamId),
             last_seq: row.last_seq,
             created_by: row.room_created_by.map(UserId),
             created_at: row.room_created_at,
@@ -152,6 +157,12 @@ pub(crate) async fn find_by_code(conn: &mut AsyncPgConnection, code: &RoomCode) 
     Ok(row.map(Room::from))
 }
 
+pub(crate) async fn find_of_stream(conn: &mut AsyncPgConnection, stream_id: StreamId) -> QueryResult<Option<Room>> {
+    let of_stream = rooms::table.filter(rooms::stream_id.eq(stream_id.0));
+    let row: Option<RoomRow> = of_stream.select(RoomRow::as_select()).first(conn).await.optional()?;
+    Ok(row.map(Room::from))
+}
+
 /// The room, if the user is a member of it.
 pub(crate) async fn find_for_member(
     conn: &mut AsyncPgConnection,
@@ -166,6 +177,7 @@ pub(crate) async fn find_for_member(
     let query = match room {
         RoomRef::Id(id) => query.filter(rooms::room_id.eq(id.0)),
         RoomRef::Conversation(id) => query.filter(rooms::conversation_id.eq(id.0)),
+        RoomRef::Stream(id) => query.filter(rooms::stream_id.eq(id.0)),
     };
     let row: Option<RoomRow> = query.first(conn).await.optional()?;
     Ok(row.map(Room::from))
@@ -212,6 +224,7 @@ pub(crate) async fn newest_conversations(
     let places = rows.into_iter().map(|(room_id, conversation_id)| Place {
         room_id: RoomId(room_id),
         conversation_id: ConversationId(conversation_id),
+        stream_id: None,
     });
     Ok(places.collect())
 }

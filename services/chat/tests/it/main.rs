@@ -9,5 +9,7 @@ mod instances;
 mod presence;
 mod rates;
 mod rooms;
+mod socket_io;
 mod sockets;
+mod streams;
 mod support;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::{SessionId, UserId};
+use events::Event;
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -14,12 +15,12 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_amphi-chat");
 /// What takes longer does not come.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) struct TestChat {
     pub(crate) program: Program,
     pub(crate) client: Client,
-    url: String,
+    pub(crate) url: String,
     /// Of all instances.
     pub(crate) house: std::sync::Arc<House>,
 }
@@ -132,6 +133,22 @@ impl TestChat {
         let answer = self.post(user, &format!("/rooms/{room}/messages"), &body).send().await.unwrap();
         assert_eq!(answer.status(), 201);
         answer.json().await.unwrap()
+    }
+
+    /// Tells chat what another service tells: through its own outbox, as if that were the other's.
+    pub(crate) async fn told<E: Event>(&self, event: &E) {
+        let (client, connection) =
+            tokio_postgres::connect(&self.house.database.url, tokio_postgres::NoTls).await.unwrap();
+        let data = serde_json::to_string(event).unwrap().replace('\'', "''");
+        let sql = format!(
+            "insert into chat.outbox (event_id, name, occurred_at, data) values (gen_random_uuid(), '{}', now(), '{data}');
+             select pg_notify('chat.outbox', '')",
+            E::NAME
+        );
+        tokio::select! {
+            done = client.batch_execute(&sql) => done.unwrap(),
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        }
     }
 
     /// What the table has of this room, in its order.
