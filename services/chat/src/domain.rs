@@ -230,9 +230,6 @@ pub struct Message {
     pub id: MessageId,
     pub room_id: RoomId,
     pub conversation_id: ConversationId,
-    /// In whose chat it is, if the room is that of a stream.
-    #[serde(default)]
-    pub stream_id: Option<StreamId>,
     /// Within its room, from 1 without gaps.
     pub seq: i64,
     pub user_id: UserId,

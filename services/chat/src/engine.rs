@@ -61,9 +61,6 @@ pub(crate) trait Speaker {
 
     /// Goes on with what is underway. `false`: the line ends. Safe to drop.
     async fn work(&mut self) -> bool;
-
-    /// The line has ended.
-    async fn end(self);
 }
 
 /// What comes from a client, whatever carries it.
@@ -472,7 +469,7 @@ impl Lines {
                 }
             }
         }
-        speaker.end().await;
+        drop(speaker);
         if line.is_socket() {
             line.outbox.close(CloseCode::Normal, "");
         } else {

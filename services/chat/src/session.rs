@@ -514,10 +514,12 @@ impl Session {
         self.app.hub.sit(places, self.claims.sub, client_id, self.dialect, &self.outbox).await
     }
 
+    /// The client may name the room as it did, and as its dialect does.
     fn keep(&mut self, room: RoomRef, taken: Taken) {
-        let room_id = taken.place().room_id;
-        self.names.insert(room, room_id);
-        self.rooms.insert(room_id, taken);
+        let place = taken.place();
+        self.names.insert(room, place.room_id);
+        self.names.insert(self.dialect.name_of(place), place.room_id);
+        self.rooms.insert(place.room_id, taken);
     }
 
     /// Answers what is not understood.

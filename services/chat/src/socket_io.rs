@@ -137,6 +137,4 @@ impl Speaker for Client {
             }
         }
     }
-
-    async fn end(self) {}
 }

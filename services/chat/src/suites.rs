@@ -36,8 +36,6 @@ impl Speaker for Echo {
     async fn work(&mut self) -> bool {
         pending().await
     }
-
-    async fn end(self) {}
 }
 
 /// The same as Socket.IO, in the namespaces `/` and `/custom`.
@@ -123,8 +121,6 @@ impl Speaker for SocketEcho {
         }
         pending().await
     }
-
-    async fn end(self) {}
 }
 
 #[actix_web::test]

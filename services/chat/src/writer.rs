@@ -190,7 +190,6 @@ async fn store_within(
             id: MessageId(0),
             room_id: *room_id,
             conversation_id: room.conversation_id,
-            stream_id: room.stream_id,
             seq: room.last_seq,
             user_id: *user_id,
             user_name: user_name.clone(),

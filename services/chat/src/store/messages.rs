@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
-use common::{ConversationId, MessageId, RoomId, StreamId, UserId};
+use common::{ConversationId, MessageId, RoomId, UserId};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -33,8 +33,6 @@ struct MessageRow {
     room_id: i64,
     #[diesel(sql_type = diesel::sql_types::Uuid)]
     conversation_id: Uuid,
-    #[diesel(sql_type = Nullable<BigInt>)]
-    stream_id: Option<i64>,
     #[diesel(sql_type = BigInt)]
     seq: i64,
     #[diesel(sql_type = diesel::sql_types::Uuid)]
@@ -59,7 +57,6 @@ impl From<MessageRow> for Message {
             id: MessageId(row.message_id),
             room_id: RoomId(row.room_id),
             conversation_id: ConversationId(row.conversation_id),
-            stream_id: row.stream_id.map(StreamId),
             seq: row.seq,
             user_id: UserId(row.user_uuid),
             user_name: row.full_name,
@@ -72,8 +69,7 @@ impl From<MessageRow> for Message {
     }
 }
 
-const COLUMNS: &str =
-    "m.message_id, m.room_id, r.conversation_id, r.stream_id, m.seq, m.user_uuid, u.full_name, m.kind,
+const COLUMNS: &str = "m.message_id, m.room_id, r.conversation_id, m.seq, m.user_uuid, u.full_name, m.kind,
                        m.content, m.file_url, m.client_message_id, m.message_created_at";
 
 /// At most `most` messages of the room with numbers above `after`, the oldest first.
@@ -124,7 +120,6 @@ pub(crate) async fn seq_of(conn: &mut AsyncPgConnection, room_id: RoomId, id: Me
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Locked {
     pub(crate) conversation_id: ConversationId,
-    pub(crate) stream_id: Option<StreamId>,
     pub(crate) last_seq: i64,
     /// Nothing is said in it any more.
     pub(crate) is_closed: bool,
@@ -133,23 +128,16 @@ pub(crate) struct Locked {
 /// Holds these rooms. In the order of their ids, so that two that hold several never wait for each other.
 pub(crate) async fn lock_rooms(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<RoomId, Locked>> {
     use crate::store::rooms::rooms;
-    type Row = (i64, Uuid, Option<i64>, i64, bool);
+    type Row = (i64, Uuid, i64, bool);
     let rows: Vec<Row> = rooms::table
         .filter(rooms::room_id.eq_any(ids))
         .order(rooms::room_id)
-        .select((
-            rooms::room_id,
-            rooms::conversation_id,
-            rooms::stream_id,
-            rooms::last_seq,
-            rooms::closed_at.is_not_null(),
-        ))
+        .select((rooms::room_id, rooms::conversation_id, rooms::last_seq, rooms::closed_at.is_not_null()))
         .for_update()
         .load(conn)
         .await?;
-    let locked = rows.into_iter().map(|(id, conversation, stream, last_seq, is_closed)| {
-        let (conversation_id, stream_id) = (ConversationId(conversation), stream.map(StreamId));
-        (RoomId(id), Locked { conversation_id, stream_id, last_seq, is_closed })
+    let locked = rows.into_iter().map(|(id, conversation, last_seq, is_closed)| {
+        (RoomId(id), Locked { conversation_id: ConversationId(conversation), last_seq, is_closed })
     });
     Ok(locked.collect())
 }

@@ -30,7 +30,7 @@ impl Io {
         io
     }
 
-    async fn say(&mut self, packet: &str) {
+    pub(crate) async fn say(&mut self, packet: &str) {
         self.0.send(Message::text(packet)).await.unwrap();
     }
 
@@ -45,7 +45,7 @@ impl Io {
     }
 
     /// What is heard next; the close code, if the server closes. Pings are answered.
-    async fn hear(&mut self) -> Result<String, u16> {
+    pub(crate) async fn hear(&mut self) -> Result<String, u16> {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("something is heard in time") {
                 Some(Ok(Message::Text(text))) if text == "2" => self.say("3").await,
@@ -121,6 +121,35 @@ impl<'a> Polling<'a> {
         let actual = answer.status().as_u16();
         let body: Value = answer.json().await.unwrap();
         assert_eq!((actual, &body["code"]), (status, &json!(code)), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_is_shared_with_clients_of_all_dialects() {
+    let chat = TestChat::start().await;
+    let (ana, ben) = (chat.known("Ana").await, chat.known("Ben").await);
+    let conversation = chat.private(&ana, &ben).await;
+    let room = conversation["roomId"].as_i64().unwrap();
+    let mut listener = chat.listen(&ben).await;
+    let mut socket = chat.socket_in(&ben, room).await;
+    let mut io = Io::connected(&chat, &ana).await;
+    io.ask("join", &json!({"roomId": room})).await;
+
+    io.ask("chat_message", &json!({"roomId": room, "message": "from Socket.IO"})).await;
+
+    assert_eq!(socket.until("new_message").await["content"], "from Socket.IO");
+    assert_eq!(listener.until_message(1).await["content"], "from Socket.IO");
+    // Socket.IO has no word for who types and who has read: it is told of the message next.
+    listener.say_in(&conversation, json!({"type": "typing"})).await;
+    listener.say_in(&conversation, json!({"type": "read"})).await;
+    assert_eq!(socket.until("read").await["seq"], 1);
+    listener.say_in(&conversation, json!({"type": "message", "content": "from a conversation"})).await;
+    loop {
+        let heard = io.hear().await.unwrap();
+        if heard.starts_with("42[\"chat_message\"") && heard.contains("from a conversation") {
+            break;
+        }
+        assert!(!heard.contains("typing") && !heard.contains("read"), "{heard}");
     }
 }
 

@@ -101,6 +101,40 @@ async fn clients_of_003_take_part_too() {
 }
 
 #[tokio::test]
+async fn a_streams_chat_is_open_under_both_of_its_names() {
+    let chat = TestChat::start().await;
+    let (owner, ana, ben) = (chat.user("Owner"), chat.user("Ana"), chat.user("Ben"));
+    chat.went_live(owner.id, STREAM, 1, true).await;
+    chat.until_answered(&ana, is_stored).await;
+    let mut ana_io = Io::connected(&chat, &ana).await;
+    let room = ana_io.ask("join", &json!({"streamId": STREAM})).await["roomId"].clone();
+    let mut ben_io = Io::connected(&chat, &ben).await;
+    ben_io.ask("join", &json!({"streamId": STREAM})).await;
+    ben_io.ask("leave", &json!({"roomId": room})).await;
+
+    let joined = ben_io.ask("join", &json!({"roomId": room})).await;
+    ben_io.say(&format!("428{}", json!(["chat_message", {"streamId": STREAM, "message": "by the stream"}]))).await;
+    let stored = loop {
+        let heard = ben_io.hear().await.unwrap();
+        assert!(!heard.starts_with("42[\"joined\""), "it is open already: {heard}");
+        if let Some(answer) = heard.strip_prefix("438") {
+            break serde_json::from_str::<Value>(answer).unwrap()[0].clone();
+        }
+    };
+    let again = ben_io.ask("chat_message", &json!({"roomId": room, "message": "by the room"})).await;
+
+    assert_eq!(joined, json!({"roomId": room, "seq": 1, "recovered": null}));
+    assert_eq!((&stored["seq"], &again["seq"]), (&json!(2), &json!(3)));
+    for expected in ["by the stream", "by the room"] {
+        let heard = ana_io.until("chat_message").await;
+        assert_eq!((&heard["streamId"], &heard["message"]), (&json!(STREAM), &json!(expected)));
+    }
+    ben_io.ask("leave", &json!({"streamId": STREAM})).await;
+    let refused = ben_io.ask("chat_message", &json!({"roomId": room, "message": "after leaving"})).await;
+    assert_eq!(refused["error"]["code"], "not-joined");
+}
+
+#[tokio::test]
 async fn after_its_end_a_streams_chat_is_read_only_until_the_next_start() {
     let chat = TestChat::start().await;
     let (owner, ana) = (chat.user("Owner"), chat.user("Ana"));
