@@ -44,7 +44,7 @@ pub const SUBSCRIPTIONS: &[Subscription] = &[
     },
     Subscription {
         queue: "chat.streams",
-        patterns: &["stream.live.*.v1"],
+        patterns: &["stream.live.started.v1", "stream.live.ended.v1"],
         purpose: "Chat opens a room for a stream that goes on air, and closes it when that ends.",
     },
 ];
