@@ -17,7 +17,13 @@ use crate::store::thumbnails;
     get,
     path = "/api/v1/streams/{id}/thumbnail",
     tag = "streams",
-    params(("id" = String, Path, description = "The stream's id, or its playback id")),
+    params((
+        "id" = String,
+        Path,
+        description = "The stream's id, or its playback id",
+        pattern = "^([0-9]{1,18}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$",
+        example = "42",
+    )),
     responses(
         (status = 200, description = "The picture", content_type = "image/jpeg", body = Vec<u8>),
         (status = 304, description = "The picture is the one that the client has (`If-None-Match`)"),
