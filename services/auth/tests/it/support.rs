@@ -71,7 +71,7 @@ impl TestAuth {
 
     /// How many events of this name were published. They stay where nobody consumes them.
     pub(crate) async fn published(&self, name: &str) -> usize {
-        let query = format!("select event_id from broker.messages where body->>'name' = '{name}'");
+        let query = format!("select distinct event_id from broker.messages where body->>'name' = '{name}'");
         sql(&self.database.url, &query).await.len()
     }
 
