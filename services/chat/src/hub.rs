@@ -45,6 +45,8 @@ pub(crate) const MOST_RECOVERED: i64 = 500;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Who types and does not say so again has stopped after this time.
 const TYPING_FOR: Duration = Duration::from_secs(6);
+/// A backplane that has not taken something is left alone for so long.
+const AWAY: Duration = Duration::from_secs(1);
 /// A room's name on the backplane.
 const CHANNEL: &str = "chat:room:";
 
@@ -57,6 +59,8 @@ pub(crate) struct Hub {
     listener: Listener,
     tasks: Tasks,
     rooms: Mutex<HashMap<RoomId, Weak<Room>>>,
+    /// Nothing is published before: the backplane has not taken something.
+    away_until: Mutex<Option<Instant>>,
     stirred: Stirred,
     followers: Followers,
 }
@@ -139,6 +143,7 @@ impl Hub {
             listener,
             tasks,
             rooms: Mutex::default(),
+            away_until: Mutex::default(),
             stirred: Stirred::default(),
             followers: Followers::default(),
         }
@@ -209,8 +214,15 @@ impl Hub {
         if !self.backplane.is_remote() {
             return;
         }
+        // A Redis that hangs is waited for once in a while, not with every message: other instances look by themselves.
+        if lock(&self.away_until).is_some_and(|until| Instant::now() < until) {
+            return;
+        }
         match serde_json::to_vec(&Wire { from: self.instance, what }) {
-            Ok(bytes) => drop(self.backplane.publish(channel, bytes).await),
+            Ok(bytes) => {
+                let is_away = self.backplane.publish(channel, bytes).await.is_err();
+                *lock(&self.away_until) = is_away.then(|| Instant::now() + AWAY);
+            }
             Err(error) => tracing::error!(%error, "what was to be told cannot be written"),
         }
     }

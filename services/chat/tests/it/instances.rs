@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use serde_json::json;
 use testkit::Redis;
+use tokio::time::timeout;
 
 use crate::support::TestChat;
 
@@ -50,6 +53,32 @@ async fn without_redis_instances_hear_each_other_all_the_same() {
     first.send(room, "with").await;
     assert_eq!(second.messages(1).await, [(2, "with".to_owned())]);
     assert_eq!(first.messages(2).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_redis_that_hangs_does_not_hold_every_message_up() {
+    const COUNT: usize = 100;
+    let redis = Redis::private().await;
+    let (one, other) = two(redis.url(), "test").await;
+    let (ana, ben) = (one.user("Ana"), one.user("Ben"));
+    let room = one.room_of(&[&ana, &ben]).await;
+    let (mut first, mut second) = (one.socket_in(&ana, room).await, other.socket_in(&ben, room).await);
+
+    redis.pause().await;
+
+    for n in 0..COUNT {
+        first.send(room, &n.to_string()).await;
+    }
+    let acknowledged = async {
+        for _ in 0..COUNT {
+            first.until("ack").await;
+        }
+    };
+    // Waiting for Redis with each of them would take half a second a message.
+    timeout(Duration::from_secs(20), acknowledged).await.unwrap();
+    let heard = second.messages(COUNT).await;
+    redis.resume().await;
+    assert_eq!(heard, one.stored(room).await);
 }
 
 #[tokio::test]
