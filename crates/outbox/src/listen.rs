@@ -41,10 +41,12 @@ pub(crate) async fn own_connection(pool: &Pool) -> Result<AsyncPgConnection, NoC
     connection(pool).await.map(Object::take)
 }
 
-/// Have this connection woken by `pg_notify(channel, …)`.
+/// Have this connection woken by `pg_notify(channel, …)`, when a queue has something new.
+///
+/// A queue is a table that is empty when a plan is made and may be long when it is used: plans go by its index.
 pub(crate) async fn listen(conn: &mut AsyncPgConnection, channel: &str) -> QueryResult<()> {
     let quoted = channel.replace('"', "\"\"");
-    conn.batch_execute(&format!("LISTEN \"{quoted}\"")).await
+    conn.batch_execute(&format!("SET enable_seqscan = off; LISTEN \"{quoted}\"")).await
 }
 
 /// Wait until there may be something to do: a notification came, or it is time to look.

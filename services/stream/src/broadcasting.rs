@@ -61,7 +61,17 @@ pub(crate) struct Outcome {
 
 /// Takes calls to the workers that settle them.
 #[derive(Clone)]
-pub(crate) struct Calls(mpsc::Sender<Waiting>);
+pub(crate) struct Calls {
+    /// Heartbeats have a queue of their own: they wait for no transaction, and for no encoder's but their own.
+    heartbeats: mpsc::Sender<Waiting>,
+    others: mpsc::Sender<Waiting>,
+}
+
+/// The other end of [`Calls`].
+pub(crate) struct Queues {
+    heartbeats: mpsc::Receiver<Waiting>,
+    others: mpsc::Receiver<Waiting>,
+}
 
 pub(crate) struct Waiting {
     report: Report,
@@ -69,27 +79,31 @@ pub(crate) struct Waiting {
 }
 
 impl Calls {
-    /// A queue, and its other end, for [`work`].
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Waiting>) {
-        let (sender, receiver) = mpsc::channel(MOST_WAITING);
-        (Self(sender), receiver)
+    /// Empty queues, and their other end, for [`work`].
+    pub(crate) fn new() -> (Self, Queues) {
+        let ((heartbeats, of_heartbeats), (others, of_others)) =
+            (mpsc::channel(MOST_WAITING), mpsc::channel(MOST_WAITING));
+        (Self { heartbeats, others }, Queues { heartbeats: of_heartbeats, others: of_others })
     }
 
     /// Settles a call. A repeat changes nothing more.
     pub(crate) async fn settle(&self, report: Report) -> Result<Outcome, StreamError> {
         let (settled, outcome) = oneshot::channel();
-        self.0.try_send(Waiting { report, settled }).map_err(|_full| StreamError::Busy)?;
+        let is_heartbeat = matches!(report.call.what, What::Heartbeat { .. });
+        let queue = if is_heartbeat { &self.heartbeats } else { &self.others };
+        queue.try_send(Waiting { report, settled }).map_err(|_full| StreamError::Busy)?;
         outcome.await.unwrap_or(Err(StreamError::Busy))
     }
 }
 
-/// Settles what waits in `queue`, until `shutdown`.
-pub(crate) async fn work(app: Arc<App>, queue: mpsc::Receiver<Waiting>, shutdown: CancellationToken) {
-    let queue = tokio::sync::Mutex::new(queue);
+/// Settles what waits, until `shutdown`.
+pub(crate) async fn work(app: Arc<App>, queues: Queues, shutdown: CancellationToken) {
+    let Queues { mut heartbeats, others } = queues;
+    let others = tokio::sync::Mutex::new(others);
     let worker = async || {
         loop {
             let mut batch = Vec::new();
-            let received = async { queue.lock().await.recv_many(&mut batch, BATCH).await };
+            let received = async { others.lock().await.recv_many(&mut batch, BATCH).await };
             tokio::select! {
                 count = received => if count == 0 { return },
                 () = shutdown.cancelled() => return,
@@ -97,15 +111,20 @@ pub(crate) async fn work(app: Arc<App>, queue: mpsc::Receiver<Waiting>, shutdown
             settle_all(&app, batch).await;
         }
     };
-    let workers = [(); WORKERS].map(|()| worker());
-    futures_util::future::join_all(workers).await;
+    let heartbeats = async {
+        loop {
+            let mut batch = Vec::new();
+            tokio::select! {
+                count = heartbeats.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = shutdown.cancelled() => return,
+            }
+            answer_heartbeats(&app, batch).await;
+        }
+    };
+    tokio::join!(heartbeats, futures_util::future::join_all([(); WORKERS].map(|()| worker())));
 }
 
 async fn settle_all(app: &App, batch: Vec<Waiting>) {
-    let batch = answer_heartbeats(app, batch).await;
-    if batch.is_empty() {
-        return;
-    }
     let (reports, settled): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.report, one.settled)).unzip();
     match settle(app, &reports, Mode::ForGood).await {
         Ok(outcomes) => {
@@ -134,27 +153,26 @@ async fn settle_all(app: &App, batch: Vec<Waiting>) {
     }
 }
 
-/// Answers those that need no transaction, and returns the others. Calls that wait together have no order.
-async fn answer_heartbeats(app: &App, batch: Vec<Waiting>) -> Vec<Waiting> {
-    if !batch.iter().any(|one| matches!(one.report.call.what, What::Heartbeat { .. })) {
-        return batch;
-    }
+/// Answers those that need no transaction, and hands the others on.
+async fn answer_heartbeats(app: &App, batch: Vec<Waiting>) {
     let now = app.clock.now();
     let reports = batch.iter().map(|one| &one.report);
     let answers = async { heartbeats::answer(&mut *app.pool.get().await?, reports).await }.await;
     // What failed fails again in a transaction, and is answered there.
-    let Ok(answers) = answers else { return batch };
-    let mut others = Vec::new();
+    let answers = answers.unwrap_or_else(|_error| vec![None; batch.len()]);
     for (one, answer) in batch.into_iter().zip(answers) {
         match answer {
             Some((outcome, publication)) => {
                 app.heard.note(publication, now);
                 let _ = one.settled.send(Ok(outcome)); // Whoever asked may be gone.
             }
-            None => others.push(one),
+            None => {
+                if let Err(full) = app.calls.others.try_send(one) {
+                    let _ = full.into_inner().settled.send(Err(StreamError::Busy));
+                }
+            }
         }
     }
-    others
 }
 
 /// Whether what was decided is done.

@@ -34,6 +34,25 @@ fn config_lists_every_setting_with_its_value_its_source_and_its_default() {
 }
 
 #[test]
+fn in_production_a_secret_that_is_weak_stops_the_start_also_where_it_is_the_next_one() {
+    let strong = || "fbb4a9e1c0d94c6b8a64e1d2c75f".to_owned();
+    for (weak, other) in [("WEBHOOK_SECRET", "WEBHOOK_SECRET_NEXT"), ("WEBHOOK_SECRET_NEXT", "WEBHOOK_SECRET")] {
+        let data = folder();
+        let settings = [
+            ("AMPHI_ENV", "production".to_owned()),
+            ("AMPHI_DATA_DIR", data.path().display().to_string()),
+            ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none".to_owned()),
+            (weak, "changeme".to_owned()),
+            (other, strong()),
+        ];
+        let (status, output) = Program::spawn(AMPHI, &["--target=stream"], &settings).wait();
+        assert!(!status.success(), "{weak}: {output}");
+        assert!(output.contains(&format!("{weak}: ")) && !output.contains(&format!("{other}: ")), "{weak}: {output}");
+        assert!(!output.contains("changeme"), "{output}");
+    }
+}
+
+#[test]
 fn a_service_that_does_not_exist_is_named_with_those_that_do() {
     let (status, output) = Program::spawn(AMPHI, &["--target=gateway,nothing"], &[]).wait();
     assert!(!status.success());

@@ -72,7 +72,8 @@ pub(crate) struct Told {
 
 /// Has this connection woken by what is told, from now on.
 pub(crate) async fn listen(conn: &mut AsyncPgConnection) -> QueryResult<()> {
-    conn.batch_execute(&format!("LISTEN \"{CHANNEL}\"")).await
+    // It reads the end of a table that grows fast, and whose plan is made while it may be empty.
+    conn.batch_execute(&format!("SET enable_seqscan = off; LISTEN \"{CHANNEL}\"")).await
 }
 
 /// The id of what was told last; 0 if nothing ever was.
