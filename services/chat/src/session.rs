@@ -19,7 +19,7 @@ use crate::App;
 use crate::dialect::Dialect;
 use crate::domain::{Draft, Place, RawDraft};
 use crate::error::ChatError;
-use crate::event::{Event, Told};
+use crate::event::Event;
 use crate::hub::{Change, Following, Taken};
 use crate::receipts;
 use crate::socket::{self, Broken, Inbox, Outbox, Received};
@@ -439,10 +439,16 @@ impl Session {
     }
 
     async fn find(&self, room: RoomRef) -> Result<Place, ChatError> {
-        let (mut conn, user_id) = (self.app.pool.get().await?, self.claims.sub);
+        let user_id = self.claims.sub;
         let found = match room {
-            RoomRef::Stream(stream_id) => streams::enter(&mut conn, stream_id, user_id, self.app.clock.now()).await?,
-            RoomRef::Id(_) | RoomRef::Conversation(_) => rooms::find_for_member(&mut conn, room, user_id).await?,
+            RoomRef::Id(room_id) => {
+                return self.app.hub.place(room_id, user_id).await?.ok_or(ChatError::NotInRoom);
+            }
+            RoomRef::Stream(stream_id) => {
+                let (mut conn, now) = (self.app.pool.get().await?, self.app.clock.now());
+                streams::enter(&mut conn, stream_id, user_id, now).await?
+            }
+            RoomRef::Conversation(_) => rooms::find_for_member(&mut *self.app.pool.get().await?, room, user_id).await?,
         };
         Ok(found.ok_or(ChatError::NotInRoom)?.place())
     }
@@ -498,8 +504,8 @@ impl Session {
             };
             let recovered = since.map(|_| missed.is_some());
             self.reply(&Reply::Joined { room, room_id: place.room_id, seq: taken.seq, recovered, name });
-            for message in missed.unwrap_or_default() {
-                if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
+            for told in missed.unwrap_or_default() {
+                if let Some(frame) = told.frame(self.dialect) {
                     self.outbox.send(frame);
                 }
             }
