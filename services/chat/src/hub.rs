@@ -349,7 +349,7 @@ impl Hub {
         for room in open {
             seated.extend(room.lock().seats.iter().map(|seat| (room.place.room_id, seat.user_id)));
         }
-        let members = messages::find_members(&mut *self.pool.get().await?, &seated).await?;
+        let members = messages::find_members(&*self.pool.get().await?, &seated).await?;
         for (room_id, user_id) in seated.into_iter().filter(|pair| !members.contains_key(pair)) {
             self.tell_here(room_id, Event::Removed { user_id });
         }
