@@ -212,15 +212,18 @@ impl Draft {
                 invalid.field("file_url", format!("must be an address of at most {LONGEST_FILE_URL} bytes"));
             }
         }
-        if let Some(id) = &client_message_id
-            && (id.is_empty()
-                || id.len() > LONGEST_CLIENT_MESSAGE_ID
-                || !id.bytes().all(|byte| byte.is_ascii_graphic()))
-        {
-            invalid
-                .field("client_message_id", format!("has 1 to {LONGEST_CLIENT_MESSAGE_ID} printable ASCII characters"));
+        if let Some(id) = &client_message_id {
+            check_client_message_id("client_message_id", id, &mut invalid);
         }
         invalid.or(Self { kind, content, file_url, client_message_id })
+    }
+}
+
+/// Says of `field` if `id` cannot be a client's own name for a message.
+pub(crate) fn check_client_message_id(field: &'static str, id: &str, invalid: &mut Invalid) {
+    let is_printable = id.bytes().all(|byte| byte.is_ascii_graphic());
+    if id.is_empty() || id.len() > LONGEST_CLIENT_MESSAGE_ID || !is_printable {
+        invalid.field(field, format!("has 1 to {LONGEST_CLIENT_MESSAGE_ID} printable ASCII characters"));
     }
 }
 
