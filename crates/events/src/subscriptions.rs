@@ -35,7 +35,7 @@ pub const SUBSCRIPTIONS: &[Subscription] = &[
     Subscription {
         queue: "chat.users",
         patterns: &["auth.user.*.v1"],
-        purpose: "Chat keeps the names of users, so that messages show who wrote them.",
+        purpose: "Chat keeps the names and e-mail addresses of users, so that messages show who wrote them.",
     },
     Subscription {
         queue: "auth.notices",

@@ -227,6 +227,21 @@ pub(crate) fn check_client_message_id(field: &'static str, id: &str, invalid: &m
     }
 }
 
+/// Whether members of a room see the e-mail addresses of who writes in it.
+///
+/// In the chat of a stream, which everybody may join, nobody does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emails {
+    Shown,
+    Hidden,
+}
+
+impl Emails {
+    pub(crate) fn seen_in(self, is_of_stream: bool, email: Option<String>) -> Option<String> {
+        email.filter(|_| self == Self::Shown && !is_of_stream)
+    }
+}
+
 /// A message that is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
@@ -238,6 +253,8 @@ pub struct Message {
     pub user_id: UserId,
     /// As it was known when the message was sent or read.
     pub user_name: Option<String>,
+    /// The same, where it may be seen.
+    pub user_email: Option<String>,
     pub kind: ContentKind,
     pub content: String,
     pub file_url: Option<String>,

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dialect::Dialect;
-use crate::domain::{Message, Place};
+use crate::domain::{Emails, Message, Place};
 use crate::error::ChatError;
 use crate::event::{Event, Told};
 use crate::socket::Outbox;
@@ -55,6 +55,7 @@ pub(crate) struct Hub {
     /// This instance, among those on the backplane.
     instance: u64,
     pool: Pool,
+    pub(crate) emails: Emails,
     backplane: Backplane,
     listener: Listener,
     tasks: Tasks,
@@ -127,7 +128,7 @@ pub(crate) struct Taken {
 }
 
 impl Hub {
-    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks) -> Self {
+    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks, emails: Emails) -> Self {
         let (listener, work) = backplane.listen();
         let shutdown = tasks.shutdown();
         tasks.spawn(async move {
@@ -139,6 +140,7 @@ impl Hub {
         Self {
             instance: fastrand::u64(..),
             pool,
+            emails,
             backplane,
             listener,
             tasks,
@@ -460,7 +462,7 @@ impl Room {
 
     async fn read_after(&self, after: i64) -> Result<Vec<Message>, ChatError> {
         let mut conn = self.hub.pool.get().await?;
-        Ok(messages::after(&mut conn, self.place.room_id, after, READ).await?)
+        Ok(messages::after(&mut conn, self.place.room_id, after, READ, self.hub.emails).await?)
     }
 
     fn tell_read(&self, messages: Vec<Message>) {
@@ -555,8 +557,9 @@ impl Taken {
         if count == 0 {
             return Ok(Some(Vec::new()));
         }
-        let mut conn = self.room.hub.pool.get().await?;
-        let messages = messages::after(&mut conn, self.room.place.room_id, since, count).await?;
+        let hub = &self.room.hub;
+        let mut conn = hub.pool.get().await?;
+        let messages = messages::after(&mut conn, self.room.place.room_id, since, count, hub.emails).await?;
         // Nothing is between them: they are numbered without gaps.
         let is_whole = messages.iter().zip(since + 1..).all(|(message, seq)| message.seq == seq);
         Ok((is_whole && messages.len() as i64 == count).then_some(messages))

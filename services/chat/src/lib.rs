@@ -83,7 +83,7 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
-    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone()));
+    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone(), config.emails));
     context.tasks.spawn(hub::listen(Arc::clone(&hub), context.tasks.shutdown()));
     context.tasks.spawn(hub::attend(Arc::clone(&hub), context.tasks.shutdown()));
     let rates = Arc::new(Rates::new(config.rate_per_user, config.rate_per_room));

@@ -115,6 +115,7 @@ fn view(message: &Message) -> Value {
         "user_uuid": message.user_id,
         "user_fullname": message.user_name,
         "client_message_id": message.client_message_id,
+        "user_email": message.user_email,
         "created_at": message.created_at,
     })
 }

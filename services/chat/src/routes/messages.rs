@@ -68,6 +68,9 @@ pub(crate) struct MessageView {
     /// Once it is known here.
     #[schema(required)]
     user_fullname: Option<String>,
+    /// The same. Null where it is hidden: in the chat of a stream, and with `CHAT_SHOW_EMAILS=false`.
+    #[schema(required)]
+    user_email: Option<String>,
     #[schema(required)]
     client_message_id: Option<String>,
     created_at: DateTime<Utc>,
@@ -84,6 +87,7 @@ impl From<Message> for MessageView {
             file_url: message.file_url,
             user_uuid: message.user_id,
             user_fullname: message.user_name,
+            user_email: message.user_email,
             client_message_id: message.client_message_id,
             created_at: message.created_at,
         }
@@ -168,7 +172,7 @@ pub(super) async fn find(app: &App, user_id: UserId, room: RoomRef, which: Which
         }
         _ => return Err(invalid("before", "one of `before`, `after` and `around`")),
     };
-    let found = messages::after(&mut conn, room.id, first - 1, most).await?;
+    let found = messages::after(&mut conn, room.id, first - 1, most, app.config.emails).await?;
     let last = found.last().map_or(first - 1, |message| message.seq);
     Ok(Found {
         has_older: first > 1,
