@@ -312,8 +312,9 @@ impl Hub {
         let ids: Vec<i64> = open.iter().map(|room| room.place.room_id.0).collect();
         let last = rooms::last_seqs(&mut *self.pool.get().await?, &ids).await?;
         for room in open {
-            if let Some(seq) = last.get(&room.place.room_id) {
-                room.is_at(*seq);
+            match last.get(&room.place.room_id) {
+                Some(seq) => room.is_at(*seq),
+                None => room.tell(Arc::new(Told::new(room.place, Event::Deleted))),
             }
         }
         Ok(())
@@ -374,6 +375,10 @@ impl Room {
                 state.send(told);
                 state.remove(user_id);
                 self.hub.tell_followers(user_id, Change::Removed { room_id: self.place.room_id });
+            }
+            Event::Deleted => {
+                state.end(told);
+                self.hub.stir(self.place.room_id, Where::Here);
             }
             Event::Typing { user_id, is_typing: true } => {
                 state.typing.insert(user_id, Instant::now() + TYPING_FOR);
@@ -512,6 +517,18 @@ impl State {
                 None => true,
             },
         });
+    }
+
+    /// Tells everybody that the room is no more. Also those who have just come: what they are still to hear is gone too.
+    fn end(&mut self, told: &Told) {
+        self.told = None;
+        self.early.clear();
+        self.typing.clear();
+        for seat in self.seats.drain(..) {
+            if let Some(frame) = told.frame(seat.dialect) {
+                seat.outbox.send(frame);
+            }
+        }
     }
 
     fn remove(&mut self, user_id: UserId) {

@@ -94,6 +94,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     }
     let lines = Lines::new(context.health.instance(), config.socket_io.clone(), context.stopping.clone());
     let names = names::Names { hub: Arc::clone(&hub) };
+    let streams = streams::Streams { hub: Arc::clone(&hub) };
     let data = web::Data::new(App {
         config,
         pool,
@@ -111,5 +112,5 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         routes::configure(service);
     })
     .consume("chat.users", names)
-    .consume("chat.streams", streams::Streams))
+    .consume("chat.streams", streams))
 }

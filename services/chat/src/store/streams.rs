@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use common::{ConversationId, RoomId, StreamId, UserId};
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use events::{StreamEnded, StreamWentLive};
@@ -11,9 +12,20 @@ use crate::session::RoomRef;
 use crate::store::members;
 use crate::store::rooms::{self, rooms as table};
 
-/// Opens the stream's room, or opens it again, under the stream's title. Its owner is a member.
+diesel::table! {
+    /// Streams that are no more.
+    deleted_streams (stream_id) {
+        stream_id -> BigInt,
+    }
+}
+
+/// Opens the stream's room, or opens it again, under the stream's title. Its owner is a member. A stream that is no more has
+/// none.
 pub(crate) async fn open(conn: &mut AsyncPgConnection, stream: &StreamWentLive) -> QueryResult<()> {
     use diesel::query_dsl::methods::FilterDsl as _;
+    if diesel::select(exists(deleted_streams::table.find(stream.stream_id.0))).get_result(conn).await? {
+        return Ok(());
+    }
     let name: String = stream.title.chars().take(LONGEST_NAME).collect();
     let owner = stream.user_id;
     let opened: Option<i64> = diesel::insert_into(table::table)
@@ -54,6 +66,23 @@ pub(crate) async fn close(conn: &mut AsyncPgConnection, stream: &StreamEnded) ->
         .execute(conn)
         .await?;
     Ok(())
+}
+
+/// Forgets the room of a stream that is no more, with all that was said in it, and returns which that was.
+///
+/// Told of twice, a stream is deleted once.
+pub(crate) async fn delete(conn: &mut AsyncPgConnection, stream_id: StreamId) -> QueryResult<Option<RoomId>> {
+    diesel::insert_into(deleted_streams::table)
+        .values(deleted_streams::stream_id.eq(stream_id.0))
+        .on_conflict_do_nothing()
+        .execute(conn)
+        .await?;
+    let deleted: Option<i64> = diesel::delete(table::table.filter(table::stream_id.eq(stream_id.0)))
+        .returning(table::room_id)
+        .get_result(conn)
+        .await
+        .optional()?;
+    Ok(deleted.map(RoomId))
 }
 
 /// The stream's room, if it has one; the user is a member from now on.

@@ -90,10 +90,9 @@ async fn in_the_chat_of_a_stream_nobody_sees_addresses() {
     let StreamId(stream) = live.stream_id;
     chat.told(&live).await;
     let mut io = Io::connected(&chat, &ana).await;
-    let room = eventually("the chat is open", async || {
-        io.ask("join", &json!({"streamId": stream})).await["roomId"].as_i64()
-    })
-    .await;
+    let room =
+        eventually("the chat is open", async || io.ask("join", &json!({"streamId": stream})).await["roomId"].as_i64())
+            .await;
 
     let mut socket = chat.socket_in(&ana, room).await;
     chat.said(&ana, room, "hi").await;
