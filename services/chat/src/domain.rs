@@ -23,7 +23,7 @@ const CODE_ALPHABET: &[u8] = b"23456789ABCDEFGHJKMNPQRSTUVWXYZ";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Whoever has the code may join.
+    /// Whoever has the code may join, and if it is public everybody.
     Group,
     /// Two users, for good.
     Direct,
@@ -78,6 +78,8 @@ pub struct Room {
     pub avatar_url: Option<String>,
     /// Whose chat it is.
     pub stream_id: Option<StreamId>,
+    /// Whether one joins it by its id.
+    pub is_public: bool,
     /// The number of its last message.
     pub last_seq: i64,
     pub created_by: Option<UserId>,

@@ -286,7 +286,7 @@ pub(crate) async fn create(
         .transaction(async |conn| {
             let (room, is_new) = match kind {
                 ConversationKind::Private => rooms::insert_direct(conn, caller.user_id, others[0], now).await?,
-                ConversationKind::Group => (rooms::insert_group(conn, &name, caller.user_id, now).await?, true),
+                ConversationKind::Group => (rooms::insert_group(conn, &name, false, caller.user_id, now).await?, true),
             };
             if is_new {
                 members::insert(conn, room.id, &[caller.user_id], MemberRole::Owner, now).await?;

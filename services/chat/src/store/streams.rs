@@ -10,6 +10,7 @@ use events::{StreamEnded, StreamWentLive};
 use crate::domain::{Kind, LONGEST_NAME, MemberRole, Room};
 use crate::session::RoomRef;
 use crate::store::members;
+use crate::store::messages::messages;
 use crate::store::rooms::{self, rooms as table};
 
 diesel::table! {
@@ -18,6 +19,9 @@ diesel::table! {
         stream_id -> BigInt,
     }
 }
+
+/// So many messages are deleted by one statement, which has a time to keep.
+const AT_ONCE: usize = 50_000;
 
 /// Opens the stream's room, or opens it again, under the stream's title. Its owner is a member. A stream that is no more has
 /// none.
@@ -33,6 +37,7 @@ pub(crate) async fn open(conn: &mut AsyncPgConnection, stream: &StreamWentLive) 
             table::conversation_id.eq(ConversationId::new().0),
             table::kind.eq(Kind::Stream.as_str()),
             table::room_name.eq(&name),
+            table::is_public.eq(true),
             table::stream_id.eq(stream.stream_id.0),
             table::broadcast_id.eq(stream.broadcast_id.0),
             table::room_created_by.eq(owner.0),
@@ -77,12 +82,16 @@ pub(crate) async fn delete(conn: &mut AsyncPgConnection, stream_id: StreamId) ->
         .on_conflict_do_nothing()
         .execute(conn)
         .await?;
-    let deleted: Option<i64> = diesel::delete(table::table.filter(table::stream_id.eq(stream_id.0)))
-        .returning(table::room_id)
-        .get_result(conn)
-        .await
-        .optional()?;
-    Ok(deleted.map(RoomId))
+    let of_stream = table::table.filter(table::stream_id.eq(stream_id.0));
+    let room: Option<(i64, i64)> =
+        of_stream.select((table::room_id, table::last_seq)).for_update().first(conn).await.optional()?;
+    let Some((room_id, last_seq)) = room else { return Ok(None) };
+    for first in (1..=last_seq).step_by(AT_ONCE) {
+        let some = messages::seq.between(first, first + AT_ONCE as i64 - 1);
+        diesel::delete(messages::table.filter(messages::room_id.eq(room_id)).filter(some)).execute(conn).await?;
+    }
+    diesel::delete(table::table.find(room_id)).execute(conn).await?;
+    Ok(Some(RoomId(room_id)))
 }
 
 /// The stream's room, if it has one; the user is a member from now on.
