@@ -88,6 +88,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     context.tasks.spawn(hub::attend(Arc::clone(&hub), context.tasks.shutdown()));
     let rates = Arc::new(Rates::new(config.rate_per_user, config.rate_per_room));
     let (writer, queues) = Writer::new(Arc::clone(&rates));
+    context.tasks.spawn(hub::beat(Arc::clone(&hub), context.tasks.shutdown()));
     for queue in queues {
         let (pool, clock, rates, hub) = (pool.clone(), context.clock.clone(), Arc::clone(&rates), Arc::clone(&hub));
         context.tasks.spawn(writer::work(pool, clock, rates, hub, queue, context.tasks.shutdown()));
