@@ -6,6 +6,7 @@
 
 mod followers;
 mod lobby;
+mod peers;
 mod presence;
 mod recent;
 
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dialect::Dialect;
-use crate::domain::{Message, Place};
+use crate::domain::{Emails, Message, Place};
 use crate::error::ChatError;
 use crate::event::{Event, Told};
 use crate::socket::Outbox;
@@ -33,6 +34,8 @@ use crate::store::rooms;
 use followers::Followers;
 pub(crate) use followers::{Change, Following};
 use lobby::Lobby;
+use peers::Peers;
+pub(crate) use peers::beat;
 pub(crate) use presence::attend;
 use presence::{Present, Stirred, Where};
 use recent::Recent;
@@ -59,6 +62,7 @@ pub(crate) struct Hub {
     /// This instance, among those on the backplane.
     instance: u64,
     pool: Pool,
+    pub(crate) emails: Emails,
     backplane: Backplane,
     listener: Listener,
     tasks: Tasks,
@@ -66,6 +70,7 @@ pub(crate) struct Hub {
     /// Nothing is published before: the backplane has not taken something.
     away_until: Mutex<Option<Instant>>,
     stirred: Stirred,
+    peers: Peers,
     followers: Followers,
     lobby: Lobby,
 }
@@ -136,7 +141,7 @@ pub(crate) struct Taken {
 }
 
 impl Hub {
-    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks) -> Self {
+    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks, emails: Emails) -> Self {
         let (listener, work) = backplane.listen();
         let shutdown = tasks.shutdown();
         tasks.spawn(async move {
@@ -150,12 +155,14 @@ impl Hub {
         Self {
             instance: fastrand::u64(..),
             pool,
+            emails,
             backplane,
             listener,
             tasks,
             rooms: Mutex::default(),
             away_until: Mutex::default(),
             stirred: Stirred::default(),
+            peers: Peers::default(),
             followers: Followers::default(),
             lobby,
         }
@@ -337,8 +344,9 @@ impl Hub {
         let ids: Vec<i64> = open.iter().map(|room| room.place.room_id.0).collect();
         let last = rooms::last_seqs(&mut *self.pool.get().await?, &ids).await?;
         for room in open {
-            if let Some(seq) = last.get(&room.place.room_id) {
-                room.is_at(*seq);
+            match last.get(&room.place.room_id) {
+                Some(seq) => room.is_at(*seq),
+                None => room.tell(Arc::new(Told::new(room.place, Event::Deleted))),
             }
         }
         Ok(())
@@ -400,6 +408,10 @@ impl Room {
                 state.remove(user_id);
                 self.hub.tell_followers(user_id, Change::Removed { room_id: self.place.room_id });
             }
+            Event::Deleted => {
+                state.end(told);
+                self.hub.stir(self.place.room_id, Where::Here);
+            }
             Event::Typing { user_id, is_typing: true } => {
                 state.typing.insert(user_id, Instant::now() + TYPING_FOR);
                 state.send(told);
@@ -414,7 +426,7 @@ impl Room {
                     state.send(told);
                 }
             }
-            Event::Message(_) | Event::Joined { .. } | Event::Left { .. } => state.send(told),
+            Event::Message(_) | Event::Joined { .. } | Event::Left { .. } | Event::Online { .. } => state.send(told),
         }
     }
 
@@ -487,7 +499,7 @@ impl Room {
 
     async fn read_after(&self, after: i64) -> Result<Vec<Message>, ChatError> {
         let mut conn = self.hub.pool.get().await?;
-        Ok(messages::after(&mut conn, self.place.room_id, after, READ).await?)
+        Ok(messages::after(&mut conn, self.place.room_id, after, READ, self.hub.emails).await?)
     }
 
     fn tell_read(&self, messages: Vec<Message>) {
@@ -540,6 +552,18 @@ impl State {
                 None => true,
             },
         });
+    }
+
+    /// Tells everybody that the room is no more. Also those who have just come: what they are still to hear is gone too.
+    fn end(&mut self, told: &Told) {
+        self.told = None;
+        self.early.clear();
+        self.typing.clear();
+        for seat in self.seats.drain(..) {
+            if let Some(frame) = told.frame(seat.dialect) {
+                seat.outbox.send(frame);
+            }
+        }
     }
 
     fn remove(&mut self, user_id: UserId) {

@@ -75,6 +75,8 @@ pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
         Event::Left { user_id } | Event::Removed { user_id } => json!({
             "type": "user_left", "room_id": room_id, "user_uuid": user_id, "data": {"user_uuid": user_id},
         }),
+        Event::Online { count } => json!({"type": "online", "room_id": room_id, "online_count": count}),
+        Event::Deleted => json!({"type": "room_deleted", "room_id": room_id}),
         Event::Typing { user_id, is_typing } => json!({
             "type": "typing", "room_id": room_id, "user_uuid": user_id, "is_typing": is_typing,
         }),
@@ -104,6 +106,7 @@ struct NewMessage<'a> {
     data: Data<'a>,
 }
 
+/// The part of a message that 003 has in `data`.
 #[derive(Serialize)]
 struct Data<'a> {
     message_id: MessageId,
@@ -114,6 +117,7 @@ struct Data<'a> {
     file_url: Option<&'a str>,
     user_uuid: UserId,
     user_fullname: Option<&'a str>,
+    user_email: Option<&'a str>,
     client_message_id: Option<&'a str>,
     created_at: DateTime<Utc>,
 }
@@ -138,6 +142,7 @@ impl<'a> NewMessage<'a> {
                 file_url: message.file_url.as_deref(),
                 user_uuid: message.user_id,
                 user_fullname: message.user_name.as_deref(),
+                user_email: message.user_email.as_deref(),
                 client_message_id: message.client_message_id.as_deref(),
                 created_at: message.created_at,
             },

@@ -6,6 +6,7 @@ mod conversation_sockets;
 mod conversations;
 mod delivery;
 mod instances;
+mod names;
 mod presence;
 mod rates;
 mod rooms;
