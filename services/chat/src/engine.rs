@@ -432,7 +432,8 @@ impl Lines {
         while !line.outbox.is_closed() {
             tokio::select! {
                 packet = packets.recv(), if speaker.is_ready() => match packet {
-                    Some(Packet::Message(message)) => if !speaker.hear(message).await { break },
+                    // On the heap: a line that is idle does not hold room for it.
+                    Some(Packet::Message(message)) => if !Box::pin(speaker.hear(message)).await { break },
                     Some(Packet::Pong) => {
                         is_asked = false;
                         beat.as_mut().reset(Instant::now() + ping_interval);

@@ -209,9 +209,10 @@ impl Session {
     pub(crate) async fn run(mut self, mut inbox: Inbox, joined: Option<RoomRef>) {
         let app = Arc::clone(&self.app);
         let watch = app.verifier.watch(self.claims.sid);
-        self.begin().await;
+        // What is done now and then stands on the heap for as long: a connection that is idle does not hold room for it.
+        Box::pin(self.begin()).await;
         if let Some(room) = joined {
-            self.obey(Command::Join { room, since: None, name: AckName::default() }).await;
+            Box::pin(self.obey(Command::Join { room, since: None, name: AckName::default() })).await;
         }
         let every = app.config.ping_every;
         let mut ping = interval_at(Instant::now() + every, every);
@@ -221,7 +222,7 @@ impl Session {
                 received = inbox.next(), if self.is_ready() => {
                     heard_at = Instant::now();
                     match received {
-                        Some(Ok(received)) => if self.receive(received).await.is_none() { break },
+                        Some(Ok(received)) => if Box::pin(self.receive(received)).await.is_none() { break },
                         Some(Err(Broken::TooLarge)) => {
                             self.outbox.close(CloseCode::Size, "a message has at most 64 KiB");
                         }
@@ -230,7 +231,7 @@ impl Session {
                     }
                 }
                 Some(underway) = self.underway.next() => self.acknowledge(underway),
-                change = next_change(&mut self.following) => self.change(change).await,
+                change = next_change(&mut self.following) => Box::pin(self.change(change)).await,
                 _ = ping.tick() => {
                     if heard_at.elapsed() > 2 * every {
                         self.outbox.close(CloseCode::Away, "nothing was heard of you");

@@ -52,6 +52,8 @@ pub(crate) struct Outbox(Mutex<Queue>);
 struct Queue {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// A part of the first frame is written: the rest of it must follow.
+    is_begun: bool,
     /// Nothing is taken any more; the last frame says so to the client.
     is_closed: bool,
     /// What is sent after this.
@@ -109,11 +111,11 @@ impl Outbox {
         if queue.is_due || queue.is_blocked {
             return;
         }
-        match queue.carrier.as_ref().map(|carrier| Arc::clone(&carrier.writer)) {
-            Some(writer) => {
-                queue.is_due = true;
-                drop(queue);
-                writer.bring(Arc::clone(self));
+        let Queue { carrier, is_due, .. } = &mut *queue;
+        match carrier {
+            Some(carrier) => {
+                *is_due = true;
+                carrier.writer.bring(Arc::clone(self));
             }
             None => queue.wake(),
         }
@@ -215,10 +217,9 @@ impl Outbox {
         let mut queue = self.lock();
         queue.is_due = false;
         queue.is_blocked = false;
-        let Some(carrier) = queue.carrier.clone() else { return };
-        while !queue.frames.is_empty() {
+        while let (Some(carrier), Some(first)) = (&queue.carrier, queue.frames.front()) {
             let written = match queue.frames.len() {
-                1 => carrier.stream.try_write(&queue.frames[0]),
+                1 => carrier.stream.try_write(first),
                 _ => carrier.stream.try_write_vectored(&queue.joined()),
             };
             match written {
@@ -272,16 +273,18 @@ impl Queue {
         while let Some(first) = self.frames.front_mut() {
             if count < first.len() {
                 first.advance(count);
+                self.is_begun |= count > 0;
                 return;
             }
             count -= first.len();
             self.frames.pop_front();
+            self.is_begun = false;
         }
     }
 
     fn throw_away(&mut self) {
-        self.frames.clear();
-        self.bytes = 0;
+        self.frames.truncate(usize::from(self.is_begun));
+        self.bytes = self.frames.iter().map(Bytes::len).sum();
     }
 
     /// The connection is gone: nothing is to be kept for it.
@@ -289,6 +292,7 @@ impl Queue {
         self.is_closed = true;
         self.is_blocked = false;
         self.carrier = None;
+        self.is_begun = false;
         self.throw_away();
         if let Some(next) = self.next.take() {
             next.end();
@@ -623,6 +627,27 @@ mod tests {
         assert!(read[..sent.len()] == sent, "in order and whole");
         assert_eq!(read[sent.len()], 0x88, "and a goodbye");
         assert!(outbox.is_over() && outbox.lock().bytes == 0);
+    }
+
+    #[actix_web::test]
+    async fn who_is_let_go_hears_whole_frames_and_why() {
+        let outbox = Arc::<Outbox>::default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        actix_web::rt::spawn(serve(Arc::new(server), Arc::clone(&outbox), std::future::pending()));
+        let frame = text_frame(&[b'a'; 60_000]);
+        while outbox.send(frame.clone()) {
+            // Its own task sees that the client does not read.
+            tokio::task::yield_now().await;
+        }
+
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        let frames = read.chunks(frame.len());
+        let last = frames.clone().next_back().unwrap();
+        assert!(frames.clone().count() > 2 && frames.rev().skip(1).all(|whole| whole == frame));
+        assert_eq!((last[0], &last[2..4]), (0x88, &1013u16.to_be_bytes()[..]));
     }
 
     #[test]
