@@ -10,12 +10,14 @@ mod peers;
 mod presence;
 mod recent;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use actix_http::ws::CloseCode;
 use backplane::{Backplane, Heard, Listener};
+use bytes::Bytes;
 use chassis::Tasks;
 use chassis::db::Pool;
 use common::{RoomId, UserId};
@@ -244,6 +246,21 @@ impl Hub {
         self.tell_here(room_id, event);
     }
 
+    /// Tells everybody of messages of a room that were stored together.
+    pub(crate) async fn tell_messages(&self, room_id: RoomId, messages: Vec<Message>) {
+        let events: Vec<_> = messages.into_iter().map(Event::Message).collect();
+        if self.backplane.is_remote() {
+            let channel = format!("{CHANNEL}{room_id}");
+            for event in &events {
+                self.publish(&channel, &OfRoom::Event(event)).await;
+            }
+        }
+        if let Some(room) = self.find(room_id) {
+            let told = events.into_iter().map(|event| Arc::new(Told::new(room.place, event)));
+            room.tell_in_order(told);
+        }
+    }
+
     async fn publish(&self, channel: &str, what: &impl Serialize) {
         if !self.backplane.is_remote() {
             return;
@@ -381,18 +398,22 @@ impl Room {
 
     /// Passes `told` on, in its order.
     fn tell(self: &Arc<Self>, told: Arc<Told>) {
-        let mut state = self.lock();
-        let Some(seq) = told.seq() else {
-            self.tell_at_once(&mut state, &told);
-            return;
-        };
-        let Some(last) = state.told else { return };
-        if seq <= last {
-            return;
+        match told.seq() {
+            Some(_) => self.tell_in_order([told]),
+            None => self.tell_at_once(&mut self.lock(), &told),
         }
-        state.heard = state.heard.max(seq);
-        if state.early.len() < MOST_EARLY {
-            state.early.insert(seq, told);
+    }
+
+    /// Passes on what has a number.
+    fn tell_in_order(self: &Arc<Self>, all: impl IntoIterator<Item = Arc<Told>>) {
+        let mut state = self.lock();
+        let Some(last) = state.told else { return };
+        for told in all {
+            let Some(seq) = told.seq().filter(|seq| *seq > last) else { continue };
+            state.heard = state.heard.max(seq);
+            if state.early.len() < MOST_EARLY {
+                state.early.insert(seq, told);
+            }
         }
         state.send_early(self.place);
         self.catch_up(&mut state);
@@ -521,17 +542,34 @@ impl State {
     fn send_early(&mut self, place: Place) {
         let Some(mut told) = self.told else { return };
         self.early.retain(|seq, _| *seq > told);
+        let mut following = Vec::new();
         while let Some(next) = self.early.remove(&(told + 1)) {
             if let Event::Message(message) = &next.event {
                 self.stop_typing(place, message.user_id);
             }
-            self.send(&next);
             if let Some(recent) = &mut self.recent {
                 recent.push(&next);
             }
+            following.push(next);
             told += 1;
         }
         self.told = Some(told);
+        self.send_messages(&following);
+    }
+
+    /// What comes together each socket is sent together, so that it goes out in one write.
+    fn send_messages(&mut self, all: &[Arc<Told>]) {
+        let frames: [OnceCell<Vec<Bytes>>; Dialect::COUNT] = Default::default();
+        self.seats.retain_mut(|seat| match &mut seat.held {
+            Some(held) => {
+                held.extend(all.iter().cloned());
+                true
+            }
+            None => {
+                let in_dialect = || all.iter().filter_map(|told| told.frame(seat.dialect)).collect();
+                seat.outbox.send_all(frames[seat.dialect as usize].get_or_init(in_dialect))
+            }
+        });
     }
 
     fn stop_typing(&mut self, place: Place, user_id: UserId) {

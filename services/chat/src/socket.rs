@@ -77,17 +77,31 @@ struct Carrier {
 impl Outbox {
     /// Sends a frame. `false`: the socket is closed, or is now, as the client has not read what it was sent before.
     pub(crate) fn send(self: &Arc<Self>, frame: Bytes) -> bool {
-        let queue = self.lock();
-        if queue.is_closed {
-            return false;
+        self.send_all(std::slice::from_ref(&frame))
+    }
+
+    /// Sends frames, which go out together. `false`: as of [`Outbox::send`].
+    pub(crate) fn send_all(self: &Arc<Self>, frames: &[Bytes]) -> bool {
+        let mut queue = self.lock();
+        for frame in frames {
+            if queue.bytes + frame.len() > MOST_QUEUED && !queue.is_blocked {
+                // That much came at once: the client has had no time to read it yet.
+                queue.write();
+            }
+            if queue.is_closed {
+                return false;
+            }
+            if queue.bytes + frame.len() > MOST_QUEUED {
+                drop(queue);
+                self.close(TOO_SLOW, "what was sent was not read");
+                return false;
+            }
+            queue.bytes += frame.len();
+            queue.frames.push_back(frame.clone());
         }
-        if queue.bytes + frame.len() > MOST_QUEUED {
-            drop(queue);
-            self.close(TOO_SLOW, "what was sent was not read");
-            return false;
-        }
-        self.put(queue, frame);
-        true
+        let is_open = !queue.is_closed;
+        self.bring(&mut queue);
+        is_open
     }
 
     /// Says goodbye, after what waits already. What the client does not read in time is thrown away.
@@ -102,16 +116,18 @@ impl Outbox {
         queue.is_closed = true;
         let mut frame = BytesMut::new();
         Parser::write_close(&mut frame, Some(CloseReason::from((code, why))), false);
-        self.put(queue, frame.freeze());
-    }
-
-    fn put(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>, frame: Bytes) {
+        let frame = frame.freeze();
         queue.bytes += frame.len();
         queue.frames.push_back(frame);
-        if queue.is_due || queue.is_blocked {
+        self.bring(&mut queue);
+    }
+
+    /// Has what waits written soon.
+    fn bring(self: &Arc<Self>, queue: &mut Queue) {
+        if queue.is_due || queue.is_blocked || queue.frames.is_empty() {
             return;
         }
-        let Queue { carrier, is_due, .. } = &mut *queue;
+        let Queue { carrier, is_due, .. } = queue;
         match carrier {
             Some(carrier) => {
                 *is_due = true;
@@ -216,24 +232,7 @@ impl Outbox {
     fn write(&self) {
         let mut queue = self.lock();
         queue.is_due = false;
-        queue.is_blocked = false;
-        while let (Some(carrier), Some(first)) = (&queue.carrier, queue.frames.front()) {
-            let written = match queue.frames.len() {
-                1 => carrier.stream.try_write(first),
-                _ => carrier.stream.try_write_vectored(&queue.joined()),
-            };
-            match written {
-                Ok(count) => queue.written(count),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    queue.is_blocked = true;
-                    break;
-                }
-                Err(_) => queue.break_off(),
-            }
-        }
-        if queue.is_blocked || queue.is_closed || queue.next.is_some() {
-            queue.wake();
-        }
+        queue.write();
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -254,6 +253,27 @@ impl Queue {
     fn wake(&mut self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    fn write(&mut self) {
+        self.is_blocked = false;
+        while let (Some(carrier), Some(first)) = (&self.carrier, self.frames.front()) {
+            let written = match self.frames.len() {
+                1 => carrier.stream.try_write(first),
+                _ => carrier.stream.try_write_vectored(&self.joined()),
+            };
+            match written {
+                Ok(count) => self.written(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_blocked = true;
+                    break;
+                }
+                Err(_) => self.break_off(),
+            }
+        }
+        if self.is_blocked || self.is_closed || self.next.is_some() {
+            self.wake();
         }
     }
 

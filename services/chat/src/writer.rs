@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Draft, Emails, Message};
 use crate::error::ChatError;
-use crate::event::Event;
 use crate::hub::Hub;
 use crate::rates::Rates;
 use crate::store::messages::{self, OwnName};
@@ -100,10 +99,14 @@ pub(crate) async fn work(
             Ok(results) => results,
             Err(error) => alone(&pool, &clock, &rates, hub.emails, &orders, error).await,
         };
+        let mut new: HashMap<_, Vec<_>> = HashMap::new();
+        for stored in results.iter().flatten().filter(|stored| stored.is_new) {
+            new.entry(stored.message.room_id).or_default().push(stored.message.clone());
+        }
+        for (room_id, messages) in new {
+            hub.tell_messages(room_id, messages).await;
+        }
         for (result, waiting) in results.into_iter().zip(waiting) {
-            if let Ok(Stored { message, is_new: true }) = &result {
-                hub.tell(message.room_id, Event::Message(message.clone())).await;
-            }
             let _ = waiting.send(result); // Whoever sent it may be gone; it is stored all the same.
         }
     }

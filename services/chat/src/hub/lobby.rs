@@ -18,9 +18,9 @@ use crate::store::rooms::{self, Standing};
 const MOST_WAITING: usize = 16 * 1024;
 /// No more are looked up with one statement.
 const MOST_AT_ONCE: usize = 1024;
-/// So many at once are a crowd,
-const CROWD: usize = 4;
-/// and more of it come within this time.
+/// Of a crowd more come soon: for each of those that have come together others are waited for so long,
+const GATHER_EACH: Duration = Duration::from_micros(500);
+/// and no longer than this.
 const GATHER: Duration = Duration::from_millis(50);
 
 pub(super) struct Lobby(mpsc::Sender<Asked>);
@@ -57,12 +57,12 @@ pub(super) async fn work(pool: Pool, mut queue: mpsc::Receiver<Asked>, shutdown:
             count = queue.recv_many(&mut all, MOST_AT_ONCE) => if count == 0 { return },
             () = shutdown.cancelled() => return,
         }
-        let is_crowd = all.len() >= CROWD;
+        let others = u32::try_from(all.len()).unwrap_or(u32::MAX) - 1;
         if let Err(error) = answer(&pool, all).await {
             tracing::warn!(error = common::problem::chain(&error), "who opens rooms could not be looked up");
         }
-        if is_crowd {
-            tokio::time::sleep(GATHER).await;
+        if others > 0 {
+            tokio::time::sleep(GATHER.min(GATHER_EACH * others)).await;
         }
     }
 }
