@@ -548,10 +548,10 @@ impl Taken {
     /// Messages after `since` that were told before this seat was taken, or `None` if they are too many, or `since` is ahead
     /// of the room: then the client's memory is of no use here.
     pub(crate) async fn missed(&self, since: i64) -> Result<Option<Vec<Message>>, ChatError> {
-        let count = self.seq - since;
-        if since < 0 || !(0..=MOST_RECOVERED).contains(&count) {
+        if !(0..=self.seq).contains(&since) || self.seq - since > MOST_RECOVERED {
             return Ok(None);
         }
+        let count = self.seq - since;
         if count == 0 {
             return Ok(Some(Vec::new()));
         }

@@ -20,9 +20,11 @@ async fn a_client_that_comes_back_gets_exactly_what_it_has_missed() {
         let expected: Vec<_> = (since + 1..=5).map(|n| (n, n.to_string())).collect();
         assert_eq!(missed, expected);
     }
-    // A memory of another room, or of another time.
-    socket.say(&json!({"type": "join_room", "room_id": room, "since": 6})).await;
-    assert_eq!(socket.until("joined").await["recovered"], false);
+    // A memory of another room, of another time, or of nothing that there is.
+    for since in [6, -1, i64::MIN, i64::MAX] {
+        socket.say(&json!({"type": "join_room", "room_id": room, "since": since})).await;
+        assert_eq!(socket.until("joined").await["recovered"], false);
+    }
 }
 
 #[tokio::test]
