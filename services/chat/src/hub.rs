@@ -210,6 +210,13 @@ impl Hub {
         self.tell_here(room_id, event);
     }
 
+    /// The room has messages up to `seq`: those here who have not been told of one are.
+    pub(crate) fn has_up_to(&self, room_id: RoomId, seq: i64) {
+        if let Some(room) = self.find(room_id) {
+            room.is_at(seq);
+        }
+    }
+
     async fn publish(&self, channel: &str, what: &impl Serialize) {
         if !self.backplane.is_remote() {
             return;

@@ -100,8 +100,13 @@ pub(crate) async fn work(
             Err(error) => alone(&pool, &clock, &rates, &orders, error).await,
         };
         for (result, waiting) in results.into_iter().zip(waiting) {
-            if let Ok(Stored { message, is_new: true }) = &result {
-                hub.tell(message.room_id, Event::Message(message.clone())).await;
+            match &result {
+                Ok(Stored { message, is_new: true }) => {
+                    hub.tell(message.room_id, Event::Message(message.clone())).await;
+                }
+                // Of one whose commit was not heard of, nobody was told.
+                Ok(Stored { message, is_new: false }) => hub.has_up_to(message.room_id, message.seq),
+                Err(_) => {}
             }
             let _ = waiting.send(result); // Whoever sent it may be gone; it is stored all the same.
         }
