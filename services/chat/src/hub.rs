@@ -181,8 +181,7 @@ impl Hub {
         let last = rooms::last_seqs_for_member(&mut *self.pool.get().await?, user_id, &ids).await?;
         all.retain_mut(|taken| {
             let Some(last) = last.get(&taken.room.place.room_id) else { return false };
-            // Up to which number everybody here was told, or will be; for the first it is what was read.
-            taken.seq = *taken.room.lock().told.get_or_insert(*last);
+            taken.seq = taken.room.begin_at(*last);
             true
         });
         Ok(all)
@@ -351,6 +350,16 @@ impl Room {
         state.seats.push(seat);
     }
 
+    /// Up to which number everybody here was told, or will be; for the first it is `last`, which was read. What was told while
+    /// that was read follows.
+    fn begin_at(self: &Arc<Self>, last: i64) -> i64 {
+        let mut state = self.lock();
+        let seq = *state.told.get_or_insert(last);
+        state.send_early(self.place);
+        self.catch_up(&mut state);
+        seq
+    }
+
     /// Passes `told` on, in its order.
     fn tell(self: &Arc<Self>, told: Arc<Told>) {
         let mut state = self.lock();
@@ -358,8 +367,7 @@ impl Room {
             self.tell_at_once(&mut state, &told);
             return;
         };
-        let Some(last) = state.told else { return };
-        if seq <= last {
+        if state.told.is_some_and(|last| seq <= last) {
             return;
         }
         state.heard = state.heard.max(seq);
