@@ -262,12 +262,15 @@ pub(crate) async fn listen(hub: Arc<Hub>, shutdown: CancellationToken) {
                     look.reset_immediately();
                 }
             },
-            _ = look.tick() => match hub.look(has_gap).await {
-                Ok(()) => has_gap = false,
-                Err(error) => {
-                    tracing::warn!(error = common::problem::chain(&error), "rooms could not be looked at");
+            _ = look.tick() => {
+                let is_away = hub.backplane.probe().await.is_err();
+                match hub.look(has_gap, is_away).await {
+                    Ok(()) => has_gap = false,
+                    Err(error) => {
+                        tracing::warn!(error = common::problem::chain(&error), "rooms could not be looked at");
+                    }
                 }
-            },
+            }
             () = shutdown.cancelled() => return,
         }
     }
@@ -300,12 +303,14 @@ impl Hub {
     }
 
     /// Looks whether something was missed, in one query for all rooms. After a gap also whether somebody was let into a room
-    /// or taken out, and who is there.
-    async fn look(&self, has_gap: bool) -> Result<(), ChatError> {
+    /// or taken out, and who is there; while the backplane is away, whether somebody was taken out.
+    async fn look(&self, has_gap: bool, is_away: bool) -> Result<(), ChatError> {
         let open = self.open_rooms();
+        if has_gap || is_away {
+            self.look_for_removed(&open).await?;
+        }
         if has_gap {
             self.tell_all_rooms().await?;
-            self.look_for_removed(&open).await?;
             for room in &open {
                 self.stir(room.place.room_id, Where::Elsewhere);
             }

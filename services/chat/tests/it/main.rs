@@ -10,6 +10,7 @@ mod peers;
 mod presence;
 mod rates;
 mod reconnects;
+mod revocation;
 mod rooms;
 mod socket_io;
 mod sockets;
