@@ -5,9 +5,11 @@
 mod conversation_sockets;
 mod conversations;
 mod delivery;
+mod hardship;
 mod instances;
 mod peers;
 mod presence;
+mod random_frames;
 mod rates;
 mod reconnects;
 mod revocation;
