@@ -5,6 +5,7 @@
 mod conversation_sockets;
 mod conversations;
 mod delivery;
+mod faults;
 mod hardship;
 mod instances;
 mod peers;
