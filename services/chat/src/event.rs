@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Left { user_id: UserId },
     /// A user is a member no more: whoever has the room open for them closes it.
     Removed { user_id: UserId },
+    /// The room is no more: whoever has it open is in it no longer.
+    Deleted,
     /// A user is typing, or is no more. Nothing that the user's own connections are told.
     Typing { user_id: UserId, is_typing: bool },
     /// A user has read all up to this message.

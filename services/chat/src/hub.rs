@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dialect::Dialect;
-use crate::domain::{Message, Place};
+use crate::domain::{Emails, Message, Place};
 use crate::error::ChatError;
 use crate::event::{Event, Told};
 use crate::socket::Outbox;
@@ -55,6 +55,7 @@ pub(crate) struct Hub {
     /// This instance, among those on the backplane.
     instance: u64,
     pool: Pool,
+    pub(crate) emails: Emails,
     backplane: Backplane,
     listener: Listener,
     tasks: Tasks,
@@ -127,7 +128,7 @@ pub(crate) struct Taken {
 }
 
 impl Hub {
-    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks) -> Self {
+    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks, emails: Emails) -> Self {
         let (listener, work) = backplane.listen();
         let shutdown = tasks.shutdown();
         tasks.spawn(async move {
@@ -139,6 +140,7 @@ impl Hub {
         Self {
             instance: fastrand::u64(..),
             pool,
+            emails,
             backplane,
             listener,
             tasks,
@@ -321,8 +323,9 @@ impl Hub {
         let ids: Vec<i64> = open.iter().map(|room| room.place.room_id.0).collect();
         let last = rooms::last_seqs(&mut *self.pool.get().await?, &ids).await?;
         for room in open {
-            if let Some(seq) = last.get(&room.place.room_id) {
-                room.is_at(*seq);
+            match last.get(&room.place.room_id) {
+                Some(seq) => room.is_at(*seq),
+                None => room.tell(Arc::new(Told::new(room.place, Event::Deleted))),
             }
         }
         Ok(())
@@ -392,6 +395,10 @@ impl Room {
                 state.send(told);
                 state.remove(user_id);
                 self.hub.tell_followers(user_id, Change::Removed { room_id: self.place.room_id });
+            }
+            Event::Deleted => {
+                state.end(told);
+                self.hub.stir(self.place.room_id, Where::Here);
             }
             Event::Typing { user_id, is_typing: true } => {
                 state.typing.insert(user_id, Instant::now() + TYPING_FOR);
@@ -480,7 +487,7 @@ impl Room {
 
     async fn read_after(&self, after: i64) -> Result<Vec<Message>, ChatError> {
         let mut conn = self.hub.pool.get().await?;
-        Ok(messages::after(&mut conn, self.place.room_id, after, READ).await?)
+        Ok(messages::after(&mut conn, self.place.room_id, after, READ, self.hub.emails).await?)
     }
 
     fn tell_read(&self, messages: Vec<Message>) {
@@ -532,6 +539,18 @@ impl State {
         });
     }
 
+    /// Tells everybody that the room is no more. Also those who have just come: what they are still to hear is gone too.
+    fn end(&mut self, told: &Told) {
+        self.told = None;
+        self.early.clear();
+        self.typing.clear();
+        for seat in self.seats.drain(..) {
+            if let Some(frame) = told.frame(seat.dialect) {
+                seat.outbox.send(frame);
+            }
+        }
+    }
+
     fn remove(&mut self, user_id: UserId) {
         self.seats.retain(|seat| {
             let stays = seat.user_id != user_id;
@@ -575,8 +594,9 @@ impl Taken {
         if count == 0 {
             return Ok(Some(Vec::new()));
         }
-        let mut conn = self.room.hub.pool.get().await?;
-        let messages = messages::after(&mut conn, self.room.place.room_id, since, count).await?;
+        let hub = &self.room.hub;
+        let mut conn = hub.pool.get().await?;
+        let messages = messages::after(&mut conn, self.room.place.room_id, since, count, hub.emails).await?;
         // Nothing is between them: they are numbered without gaps.
         let is_whole = messages.iter().zip(since + 1..).all(|(message, seq)| message.seq == seq);
         Ok((is_whole && messages.len() as i64 == count).then_some(messages))

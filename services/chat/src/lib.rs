@@ -83,7 +83,7 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
-    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone()));
+    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone(), config.emails));
     context.tasks.spawn(hub::listen(Arc::clone(&hub), context.tasks.shutdown()));
     context.tasks.spawn(hub::attend(Arc::clone(&hub), context.tasks.shutdown()));
     let rates = Arc::new(Rates::new(config.rate_per_user, config.rate_per_room));
@@ -94,6 +94,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     }
     let lines = Lines::new(context.health.instance(), config.socket_io.clone(), context.stopping.clone());
     let names = names::Names { hub: Arc::clone(&hub) };
+    let streams = streams::Streams { hub: Arc::clone(&hub) };
     let data = web::Data::new(App {
         config,
         pool,
@@ -111,5 +112,5 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         routes::configure(service);
     })
     .consume("chat.users", names)
-    .consume("chat.streams", streams::Streams))
+    .consume("chat.streams", streams))
 }

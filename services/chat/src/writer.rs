@@ -14,7 +14,7 @@ use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Draft, Message};
+use crate::domain::{Draft, Emails, Message};
 use crate::error::ChatError;
 use crate::event::Event;
 use crate::hub::Hub;
@@ -95,9 +95,9 @@ pub(crate) async fn work(
             () = shutdown.cancelled() => return,
         }
         let (orders, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.order, one.stored)).unzip();
-        let results = match store_all(&pool, &clock, &rates, &orders).await {
+        let results = match store_all(&pool, &clock, &rates, hub.emails, &orders).await {
             Ok(results) => results,
-            Err(error) => alone(&pool, &clock, &rates, &orders, error).await,
+            Err(error) => alone(&pool, &clock, &rates, hub.emails, &orders, error).await,
         };
         for (result, waiting) in results.into_iter().zip(waiting) {
             match &result {
@@ -118,6 +118,7 @@ async fn alone(
     pool: &Pool,
     clock: &SharedClock,
     rates: &Rates,
+    emails: Emails,
     orders: &[Order],
     error: ChatError,
 ) -> Vec<Result<Stored, ChatError>> {
@@ -128,7 +129,7 @@ async fn alone(
     }
     let mut results = Vec::with_capacity(orders.len());
     for order in orders {
-        let stored = store_all(pool, clock, rates, std::slice::from_ref(order)).await;
+        let stored = store_all(pool, clock, rates, emails, std::slice::from_ref(order)).await;
         results.push(stored.and_then(|mut all| all.pop().unwrap_or(Err(ChatError::Busy))));
     }
     results
@@ -138,16 +139,18 @@ async fn store_all(
     pool: &Pool,
     clock: &SharedClock,
     rates: &Rates,
+    emails: Emails,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let mut conn = pool.get().await?;
-    conn.transaction(async |conn| store_within(conn, clock, rates, orders).await).await
+    conn.transaction(async |conn| store_within(conn, clock, rates, emails, orders).await).await
 }
 
 async fn store_within(
     conn: &mut AsyncPgConnection,
     clock: &SharedClock,
     rates: &Rates,
+    emails: Emails,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let ids: Vec<i64> = orders.iter().map(|order| order.room_id.0).collect();
@@ -156,7 +159,7 @@ async fn store_within(
     let pairs: HashSet<_> = orders.iter().map(|order| (order.room_id, order.user_id)).collect();
     let members = messages::find_members(conn, &pairs).await?;
     let names: Vec<_> = orders.iter().filter_map(own_name).collect();
-    let sent = messages::find_sent(conn, &names).await?;
+    let sent = messages::find_sent(conn, &names, emails).await?;
     let now = clock.now();
 
     let mut new: Vec<Message> = Vec::new();
@@ -164,7 +167,7 @@ async fn store_within(
     let mut results: Vec<Result<Place, ChatError>> = Vec::with_capacity(orders.len());
     for order in orders {
         let Order { room_id, user_id, draft } = order;
-        let (Some(room), Some(user_name)) = (rooms.get_mut(room_id), members.get(&(*room_id, *user_id))) else {
+        let (Some(room), Some(user)) = (rooms.get_mut(room_id), members.get(&(*room_id, *user_id))) else {
             results.push(Err(ChatError::NoSuchRoom(*room_id)));
             continue;
         };
@@ -197,7 +200,8 @@ async fn store_within(
             conversation_id: room.conversation_id,
             seq: room.last_seq,
             user_id: *user_id,
-            user_name: user_name.clone(),
+            user_name: user.name.clone(),
+            user_email: emails.seen_in(room.is_of_stream, user.email.clone()),
             kind: draft.kind,
             content: draft.content.clone(),
             file_url: draft.file_url.clone(),

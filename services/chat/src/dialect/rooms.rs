@@ -74,6 +74,7 @@ pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
         Event::Left { user_id } | Event::Removed { user_id } => json!({
             "type": "user_left", "room_id": room_id, "user_uuid": user_id, "data": {"user_uuid": user_id},
         }),
+        Event::Deleted => json!({"type": "room_deleted", "room_id": room_id}),
         Event::Typing { user_id, is_typing } => json!({
             "type": "typing", "room_id": room_id, "user_uuid": user_id, "is_typing": is_typing,
         }),
@@ -114,6 +115,7 @@ fn view(message: &Message) -> Value {
         "file_url": message.file_url,
         "user_uuid": message.user_id,
         "user_fullname": message.user_name,
+        "user_email": message.user_email,
         "client_message_id": message.client_message_id,
         "created_at": message.created_at,
     })

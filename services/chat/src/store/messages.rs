@@ -5,11 +5,11 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use common::{ConversationId, MessageId, RoomId, UserId};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use uuid::Uuid;
 
-use crate::domain::{ContentKind, Message};
+use crate::domain::{ContentKind, Emails, Message};
 
 diesel::table! {
     messages (message_id) {
@@ -39,6 +39,10 @@ struct MessageRow {
     user_uuid: Uuid,
     #[diesel(sql_type = Nullable<Text>)]
     full_name: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    email: Option<String>,
+    #[diesel(sql_type = Bool)]
+    is_of_stream: bool,
     #[diesel(sql_type = Text)]
     kind: String,
     #[diesel(sql_type = Text)]
@@ -51,26 +55,28 @@ struct MessageRow {
     message_created_at: DateTime<Utc>,
 }
 
-impl From<MessageRow> for Message {
-    fn from(row: MessageRow) -> Self {
-        Self {
-            id: MessageId(row.message_id),
-            room_id: RoomId(row.room_id),
-            conversation_id: ConversationId(row.conversation_id),
-            seq: row.seq,
-            user_id: UserId(row.user_uuid),
-            user_name: row.full_name,
-            kind: ContentKind::of(&row.kind),
-            content: row.content,
-            file_url: row.file_url,
-            client_message_id: row.client_message_id,
-            created_at: row.message_created_at,
+impl MessageRow {
+    fn into_message(self, emails: Emails) -> Message {
+        Message {
+            id: MessageId(self.message_id),
+            room_id: RoomId(self.room_id),
+            conversation_id: ConversationId(self.conversation_id),
+            seq: self.seq,
+            user_id: UserId(self.user_uuid),
+            user_name: self.full_name,
+            user_email: emails.seen_in(self.is_of_stream, self.email),
+            kind: ContentKind::of(&self.kind),
+            content: self.content,
+            file_url: self.file_url,
+            client_message_id: self.client_message_id,
+            created_at: self.message_created_at,
         }
     }
 }
 
-const COLUMNS: &str = "m.message_id, m.room_id, r.conversation_id, m.seq, m.user_uuid, u.full_name, m.kind,
-                       m.content, m.file_url, m.client_message_id, m.message_created_at";
+const COLUMNS: &str = "m.message_id, m.room_id, r.conversation_id, m.seq, m.user_uuid, u.full_name, u.email,
+                       r.stream_id IS NOT NULL AS is_of_stream, m.kind, m.content, m.file_url, m.client_message_id,
+                       m.message_created_at";
 
 /// At most `most` messages of the room with numbers above `after`, the oldest first.
 pub(crate) async fn after(
@@ -78,6 +84,7 @@ pub(crate) async fn after(
     room_id: RoomId,
     after: i64,
     most: i64,
+    emails: Emails,
 ) -> QueryResult<Vec<Message>> {
     let rows: Vec<MessageRow> = diesel::sql_query(format!(
         "SELECT {COLUMNS} FROM messages m
@@ -89,10 +96,10 @@ pub(crate) async fn after(
     .bind::<BigInt, _>(most)
     .load(conn)
     .await?;
-    Ok(rows.into_iter().map(Message::from).collect())
+    Ok(rows.into_iter().map(|row| row.into_message(emails)).collect())
 }
 
-/// The newest message of each of these rooms.
+/// The newest message of each of these rooms, without the addresses of who wrote them.
 pub(crate) async fn newest(conn: &mut AsyncPgConnection, rooms: &[i64]) -> QueryResult<HashMap<RoomId, Message>> {
     let rows: Vec<MessageRow> = diesel::sql_query(format!(
         "SELECT {COLUMNS} FROM rooms r
@@ -102,7 +109,7 @@ pub(crate) async fn newest(conn: &mut AsyncPgConnection, rooms: &[i64]) -> Query
     .bind::<Array<BigInt>, _>(rooms)
     .load(conn)
     .await?;
-    Ok(rows.into_iter().map(|row| (RoomId(row.room_id), row.into())).collect())
+    Ok(rows.into_iter().map(|row| (RoomId(row.room_id), row.into_message(Emails::Hidden))).collect())
 }
 
 /// The number within its room of this message.
@@ -123,21 +130,29 @@ pub(crate) struct Locked {
     pub(crate) last_seq: i64,
     /// Nothing is said in it any more.
     pub(crate) is_closed: bool,
+    /// Whether it is the chat of a stream.
+    pub(crate) is_of_stream: bool,
 }
 
 /// Holds these rooms. In the order of their ids, so that two that hold several never wait for each other.
 pub(crate) async fn lock_rooms(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<RoomId, Locked>> {
     use crate::store::rooms::rooms;
-    type Row = (i64, Uuid, i64, bool);
+    type Row = (i64, Uuid, i64, bool, bool);
     let rows: Vec<Row> = rooms::table
         .filter(rooms::room_id.eq_any(ids))
         .order(rooms::room_id)
-        .select((rooms::room_id, rooms::conversation_id, rooms::last_seq, rooms::closed_at.is_not_null()))
+        .select((
+            rooms::room_id,
+            rooms::conversation_id,
+            rooms::last_seq,
+            rooms::closed_at.is_not_null(),
+            rooms::stream_id.is_not_null(),
+        ))
         .for_update()
         .load(conn)
         .await?;
-    let locked = rows.into_iter().map(|(id, conversation, last_seq, is_closed)| {
-        (RoomId(id), Locked { conversation_id: ConversationId(conversation), last_seq, is_closed })
+    let locked = rows.into_iter().map(|(id, conversation, last_seq, is_closed, is_of_stream)| {
+        (RoomId(id), Locked { conversation_id: ConversationId(conversation), last_seq, is_closed, is_of_stream })
     });
     Ok(locked.collect())
 }
@@ -150,16 +165,25 @@ struct MemberRow {
     user_uuid: Uuid,
     #[diesel(sql_type = Nullable<Text>)]
     full_name: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    email: Option<String>,
 }
 
-/// Which of these are members of the room beside them, with their names.
+/// A member, as auth has told of the user.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) name: Option<String>,
+    pub(crate) email: Option<String>,
+}
+
+/// Which of these are members of the room beside them.
 pub(crate) async fn find_members(
     conn: &mut AsyncPgConnection,
     pairs: &HashSet<(RoomId, UserId)>,
-) -> QueryResult<HashMap<(RoomId, UserId), Option<String>>> {
+) -> QueryResult<HashMap<(RoomId, UserId), Known>> {
     let (rooms, users): (Vec<i64>, Vec<Uuid>) = pairs.iter().map(|(room, user)| (room.0, user.0)).unzip();
     let rows: Vec<MemberRow> = diesel::sql_query(
-        "SELECT m.room_id, m.user_uuid, u.full_name
+        "SELECT m.room_id, m.user_uuid, u.full_name, u.email
          FROM unnest($1::bigint[], $2::uuid[]) AS asked (room_id, user_uuid)
          JOIN room_members m USING (room_id, user_uuid) LEFT JOIN users u ON u.user_id = m.user_uuid",
     )
@@ -167,7 +191,10 @@ pub(crate) async fn find_members(
     .bind::<Array<diesel::sql_types::Uuid>, _>(users)
     .load(conn)
     .await?;
-    let members = rows.into_iter().map(|row| ((RoomId(row.room_id), UserId(row.user_uuid)), row.full_name));
+    let members = rows.into_iter().map(|row| {
+        let known = Known { name: row.full_name, email: row.email };
+        ((RoomId(row.room_id), UserId(row.user_uuid)), known)
+    });
     Ok(members.collect())
 }
 
@@ -178,6 +205,7 @@ pub(crate) type OwnName = (RoomId, UserId, String);
 pub(crate) async fn find_sent(
     conn: &mut AsyncPgConnection,
     names: &[OwnName],
+    emails: Emails,
 ) -> QueryResult<HashMap<OwnName, Message>> {
     if names.is_empty() {
         return Ok(HashMap::new());
@@ -193,7 +221,7 @@ pub(crate) async fn find_sent(
     .load(conn)
     .await?;
     let sent = rows.into_iter().filter_map(|row| {
-        let message = Message::from(row);
+        let message = row.into_message(emails);
         Some(((message.room_id, message.user_id, message.client_message_id.clone()?), message))
     });
     Ok(sent.collect())

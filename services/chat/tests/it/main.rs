@@ -8,6 +8,7 @@ mod delivery;
 mod faults;
 mod hardship;
 mod instances;
+mod names;
 mod peers;
 mod presence;
 mod random_frames;
