@@ -275,3 +275,39 @@ async fn ten_thousand_random_frames_break_nothing_and_the_room_lives() {
     let health = timeout(Duration::from_secs(5), chat.client.get(format!("{}/healthz", chat.url)).send()).await;
     assert_eq!(health.unwrap().unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn no_opening_of_a_socket_is_answered_with_5xx() {
+    const VALUES: [&str; 9] = ["", "1", "-1", "99999999999999999999", "%00", "%ff", "x", "websocket", "polling"];
+    let chat = TestChat::start().await;
+    let ana = chat.user("Ana");
+    let mut random = Rng::with_seed(1);
+    for _ in 0..600 {
+        let path = random.choice(["/api/v1/chat/ws", "/ws/chat", "/socket.io/"]).unwrap();
+        let mut url = format!("{}{path}?", chat.url);
+        for name in ["room_id", "client_id", "clientId", "EIO", "transport", "sid", "ticket"] {
+            if random.u32(..3) == 0 {
+                url += &format!("{name}={}&", random.choice(VALUES).unwrap());
+            }
+        }
+        url += random.choice(["", "token=x", "EIO=4&transport=websocket", "EIO=4&transport=polling"]).unwrap();
+        let method = random.choice(["GET", "GET", "POST", "PUT", "OPTIONS"]).unwrap().parse().unwrap();
+        let mut request = chat.client.request(method, &url);
+        for (name, usual) in [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "x3JJHMbDL1EzLkh9GBhXDw=="),
+            ("authorization", &*format!("Bearer {}", ana.token)),
+        ] {
+            match random.u32(..8) {
+                0 => {}
+                1 => request = request.header(name, random.choice(["", "x", "a, b", "0"]).unwrap()),
+                _ => request = request.header(name, usual),
+            }
+        }
+        let status = request.send().await.unwrap().status();
+        assert!(!status.is_server_error(), "{url} is answered with {status}");
+    }
+    assert!(!chat.program.output().contains("panicked"), "{}", chat.program.output());
+}
