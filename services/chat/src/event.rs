@@ -22,6 +22,8 @@ pub(crate) enum Event {
     Left { user_id: UserId },
     /// A user is a member no more: whoever has the room open for them closes it.
     Removed { user_id: UserId },
+    /// So many have the room open: a crowd, which is not told who comes and goes; or one no longer.
+    Online { count: usize },
     /// The room is no more: whoever has it open is in it no longer.
     Deleted,
     /// A user is typing, or is no more. Nothing that the user's own connections are told.

@@ -5,6 +5,7 @@
 //! that loses a message, or is away, delays it and loses nothing.
 
 mod followers;
+mod peers;
 mod presence;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,6 +31,8 @@ use crate::store::rooms;
 
 use followers::Followers;
 pub(crate) use followers::{Change, Following};
+use peers::Peers;
+pub(crate) use peers::beat;
 pub(crate) use presence::attend;
 use presence::{Present, Stirred, Where};
 
@@ -63,6 +66,7 @@ pub(crate) struct Hub {
     /// Nothing is published before: the backplane has not taken something.
     away_until: Mutex<Option<Instant>>,
     stirred: Stirred,
+    peers: Peers,
     followers: Followers,
 }
 
@@ -147,6 +151,7 @@ impl Hub {
             rooms: Mutex::default(),
             away_until: Mutex::default(),
             stirred: Stirred::default(),
+            peers: Peers::default(),
             followers: Followers::default(),
         }
     }
@@ -414,7 +419,7 @@ impl Room {
                     state.send(told);
                 }
             }
-            Event::Message(_) | Event::Joined { .. } | Event::Left { .. } => state.send(told),
+            Event::Message(_) | Event::Joined { .. } | Event::Left { .. } | Event::Online { .. } => state.send(told),
         }
     }
 

@@ -80,6 +80,9 @@ pub(super) fn write(conversation_id: ConversationId, event: &Event) -> Option<By
         Event::Removed { user_id } => json!({
             "type": "left", "conversationId": conversation_id, "userId": user_id,
         }),
+        Event::Online { count } => json!({
+            "type": "online", "conversationId": conversation_id, "onlineCount": count,
+        }),
         Event::Deleted => json!({"type": "deleted", "conversationId": conversation_id}),
         Event::Typing { user_id, is_typing } => json!({
             "type": "typing", "conversationId": conversation_id, "userId": user_id, "isTyping": is_typing,

@@ -74,6 +74,7 @@ pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
         Event::Left { user_id } | Event::Removed { user_id } => json!({
             "type": "user_left", "room_id": room_id, "user_uuid": user_id, "data": {"user_uuid": user_id},
         }),
+        Event::Online { count } => json!({"type": "online", "room_id": room_id, "online_count": count}),
         Event::Deleted => json!({"type": "room_deleted", "room_id": room_id}),
         Event::Typing { user_id, is_typing } => json!({
             "type": "typing", "room_id": room_id, "user_uuid": user_id, "is_typing": is_typing,

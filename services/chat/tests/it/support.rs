@@ -1,5 +1,6 @@
 //! A running chat service, and what tests say to it.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use common::{SessionId, UserId};
@@ -7,7 +8,7 @@ use events::Event;
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
-use testkit::{Issuer, Program, TestDatabase};
+use testkit::{Documented, Issuer, Program, TestDatabase};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -195,7 +196,7 @@ impl TestChat {
     pub(crate) async fn open(&self, path: &str) -> Socket {
         let url = format!("{}{path}", self.url.replacen("http", "ws", 1));
         let (stream, _) = timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap();
-        Socket(stream)
+        Socket(stream, if path.starts_with("/ws/chat") { "conversations" } else { "rooms" })
     }
 
     /// Opens the WebSocket of rooms.
@@ -211,8 +212,14 @@ impl TestChat {
     }
 }
 
-/// A client of a WebSocket.
-pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
+/// Checks that what is heard is as the AsyncAPI document has it.
+pub(crate) fn documented(channel: &str, text: &str) {
+    static DOCUMENT: LazyLock<Documented> = LazyLock::new(|| Documented::new(&chat::SERVICE.asyncapi.unwrap()()));
+    DOCUMENT.heard(channel, text);
+}
+
+/// A client of a WebSocket, and what the AsyncAPI document calls that.
+pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>, &'static str);
 
 impl Socket {
     pub(crate) async fn say(&mut self, value: &Value) {
@@ -236,7 +243,10 @@ impl Socket {
     async fn hear_or_goodbye(&mut self) -> Result<Value, (u16, String)> {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("something is heard in time") {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Text(text))) => {
+                    documented(self.1, &text);
+                    return Ok(serde_json::from_str(&text).unwrap());
+                }
                 Some(Ok(Message::Close(Some(frame)))) => return Err((frame.code.into(), frame.reason.to_string())),
                 Some(Ok(Message::Close(None))) => return Err((1005, String::new())),
                 Some(Ok(_)) => {}
