@@ -1,6 +1,6 @@
 // Has the clients that the documents name talk to each other in one room, each from its own place: `socket.io-client` over polls,
-// over a WebSocket, and from these to that; `ws` in both dialects of WebSockets; and a page in Chromium, in two ways, with the
-// cookie that logging in has brought.
+// over a WebSocket, and from these to that; `ws` in both dialects of WebSockets; and pages in Chromium, with a WebSocket and
+// with Socket.IO.
 //
 // AMPHI_CLIENTS says where and as whom. Prints a line with each acknowledgement, and at last what each has been told.
 const { readFileSync } = require("node:fs");
@@ -28,7 +28,7 @@ const webSocket = (dialect, path) => (user) => {
   return talkOverWebSocket({ ...common(user), dialect, open: () => new WebSocket(address) });
 };
 
-// The page is one user's, who talks in it in two ways: the other one's messages are the same user's.
+// In a page of the gateway's own, with the cookie that logging in there brings.
 const inPage = (talk) => async (user) => {
   const page = await openPage(`${gateway}/healthz`, report);
   const { email, password } = user;
