@@ -312,10 +312,7 @@ impl Hub {
     /// Looks whether something was missed, in one query for all rooms. After a gap also whether somebody was let into a room
     /// or taken out, and who is there; while the backplane is away, whether somebody was taken out.
     async fn look(&self, has_gap: bool, is_away: bool) -> Result<(), ChatError> {
-        let open = self.open_rooms();
-        if has_gap || is_away {
-            self.look_for_removed(&open).await?;
-        }
+        let mut open = self.open_rooms();
         if has_gap {
             self.tell_all_rooms().await?;
             for room in &open {
@@ -327,11 +324,19 @@ impl Hub {
         }
         let ids: Vec<i64> = open.iter().map(|room| room.place.room_id.0).collect();
         let last = rooms::last_seqs(&mut *self.pool.get().await?, &ids).await?;
-        for room in open {
-            match last.get(&room.place.room_id) {
-                Some(seq) => room.is_at(*seq),
-                None => room.tell(Arc::new(Told::new(room.place, Event::Deleted))),
+        open.retain(|room| match last.get(&room.place.room_id) {
+            Some(seq) => {
+                room.is_at(*seq);
+                true
             }
+            None => {
+                room.tell(Arc::new(Told::new(room.place, Event::Deleted)));
+                false
+            }
+        });
+        // Nobody is a member of a room that is deleted: that is told as such.
+        if has_gap || is_away {
+            self.look_for_removed(&open).await?;
         }
         Ok(())
     }
