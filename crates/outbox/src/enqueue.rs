@@ -7,6 +7,7 @@ use diesel::result::Error;
 use diesel::sql_types::{Array, Jsonb, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use events::Event;
+use prepared::statement;
 
 use crate::trace;
 
@@ -27,28 +28,28 @@ impl Pending {
 
 /// Commit all of `events`, in their order, as [`enqueue`] does with one. One round trip; none if there are no events.
 pub async fn enqueue_all(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     events: &[Pending],
     occurred_at: DateTime<Utc>,
 ) -> QueryResult<()> {
     if events.is_empty() {
         return Ok(());
     }
-    diesel::sql_query(
+    statement(
         "WITH stored AS (
              INSERT INTO outbox (event_id, name, occurred_at, traceparent, data)
-             SELECT event_id, name, $3, $4, data
-             FROM unnest($1::uuid[], $2::text[], $5::jsonb[]) WITH ORDINALITY AS event (event_id, name, data, place)
+             SELECT event_id, name, $1, $2, data
+             FROM unnest($3::uuid[], $4::text[], $5::jsonb[]) WITH ORDINALITY AS event (event_id, name, data, place)
              ORDER BY place
          )
          SELECT pg_notify(current_schema() || '.outbox', '')",
     )
-    .bind::<Array<Uuid>, _>(events.iter().map(|event| event.event_id.0).collect::<Vec<_>>())
-    .bind::<Array<Text>, _>(events.iter().map(|event| event.name).collect::<Vec<_>>())
     .bind::<Timestamptz, _>(occurred_at)
     .bind::<Nullable<Text>, _>(trace::current())
+    .bind::<Array<Uuid>, _>(events.iter().map(|event| event.event_id.0).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(events.iter().map(|event| event.name).collect::<Vec<_>>())
     .bind::<Array<Jsonb>, _>(events.iter().map(|event| &event.data).collect::<Vec<_>>())
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     Ok(())
 }
@@ -66,7 +67,7 @@ pub async fn enqueue<E: Event>(
     let event_id = EventId::new();
     let data = serde_json::to_value(event).map_err(|error| Error::SerializationError(Box::new(error)))?;
     // One round trip for both. PostgreSQL delivers the notification when the transaction commits.
-    diesel::sql_query(
+    statement(
         "WITH stored AS (
              INSERT INTO outbox (event_id, name, occurred_at, traceparent, data) VALUES ($1, $2, $3, $4, $5)
          )

@@ -8,6 +8,7 @@ use diesel::sql_types::{BigInt, Bool, Double, Nullable, Text};
 use diesel::{ExpressionMethods, QueryDsl, QueryResult, Queryable, QueryableByName, Selectable, SelectableHelper};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl};
 use events::Envelope;
+use prepared::statement;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -203,7 +204,7 @@ async fn take_turn(conn: &mut AsyncPgConnection, schema: &str) -> QueryResult<bo
         is_ours: bool,
     }
     // The time-out ends the turn of a process that hangs, or whose machine is gone without a word.
-    let turn: Turn = diesel::sql_query(
+    let turn: Turn = statement(
         "SELECT set_config('idle_in_transaction_session_timeout', '30s', true),
                 pg_try_advisory_xact_lock(hashtextextended($1, 0)) AS is_ours",
     )

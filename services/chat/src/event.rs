@@ -53,6 +53,16 @@ impl Told {
         }
     }
 
+    /// About how many bytes it takes here.
+    pub(crate) fn size(&self) -> usize {
+        let content = match &self.event {
+            Event::Message(message) => message.content.len(),
+            _ => 0,
+        };
+        // The content also stands in the frames, in one twice.
+        size_of::<Self>() + 5 * content
+    }
+
     pub(crate) fn is_hidden_from(&self, user_id: UserId) -> bool {
         matches!(self.event, Event::Typing { user_id: who, .. } if who == user_id)
     }

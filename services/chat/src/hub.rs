@@ -5,8 +5,10 @@
 //! that loses a message, or is away, delays it and loses nothing.
 
 mod followers;
+mod lobby;
 mod peers;
 mod presence;
+mod recent;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -31,10 +33,12 @@ use crate::store::rooms;
 
 use followers::Followers;
 pub(crate) use followers::{Change, Following};
+use lobby::Lobby;
 use peers::Peers;
 pub(crate) use peers::beat;
 pub(crate) use presence::attend;
 use presence::{Present, Stirred, Where};
+use recent::Recent;
 
 /// How long a missing message may be on its way from another instance before it is read from the database.
 const MISSING_FOR: Duration = Duration::from_millis(20);
@@ -68,6 +72,7 @@ pub(crate) struct Hub {
     stirred: Stirred,
     peers: Peers,
     followers: Followers,
+    lobby: Lobby,
 }
 
 /// A room that somebody has open.
@@ -75,6 +80,8 @@ pub(crate) struct Room {
     place: Place,
     hub: Arc<Hub>,
     state: Mutex<State>,
+    /// Held by whoever reads what others want to read too.
+    reading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -86,6 +93,8 @@ struct State {
     /// Messages that came before one that is missing.
     early: BTreeMap<i64, Arc<Told>>,
     is_catching_up: bool,
+    /// What was told last, while somebody comes back.
+    recent: Option<Recent>,
     seats: Vec<Seat>,
     present: Present,
     /// Who is typing, and until when if it is not said again.
@@ -141,6 +150,8 @@ impl Hub {
                 () = shutdown.cancelled() => {}
             }
         });
+        let (lobby, asked) = Lobby::new();
+        tasks.spawn(lobby::work(pool.clone(), asked, tasks.shutdown()));
         Self {
             instance: fastrand::u64(..),
             pool,
@@ -153,7 +164,17 @@ impl Hub {
             stirred: Stirred::default(),
             peers: Peers::default(),
             followers: Followers::default(),
+            lobby,
         }
+    }
+
+    /// Where the room is, if somebody has it open, or the user is a member of it.
+    pub(crate) async fn place(&self, room_id: RoomId, user_id: UserId) -> Result<Option<Place>, ChatError> {
+        if let Some(room) = self.find(room_id) {
+            return Ok(Some(room.place));
+        }
+        let found = self.lobby.ask(user_id, vec![room_id]).await?;
+        Ok(found.get(&room_id).map(|standing| standing.place))
     }
 
     /// Takes a seat in each of these rooms that the user is a member of, in their order.
@@ -183,12 +204,12 @@ impl Hub {
         }
         // From here on nothing that is written elsewhere is missed, nor that the user is taken out; what was before is in the
         // database.
-        let ids: Vec<i64> = places.iter().map(|place| place.room_id.0).collect();
+        let ids: Vec<RoomId> = places.iter().map(|place| place.room_id).collect();
         self.listener.join(ids.iter().map(|id| format!("{CHANNEL}{id}"))).await;
-        let last = rooms::last_seqs_for_member(&mut *self.pool.get().await?, user_id, &ids).await?;
+        let found = self.lobby.ask(user_id, ids).await?;
         all.retain_mut(|taken| {
-            let Some(last) = last.get(&taken.room.place.room_id) else { return false };
-            taken.seq = taken.room.begin_at(*last);
+            let Some(standing) = found.get(&taken.room.place.room_id) else { return false };
+            taken.seq = taken.room.begin_at(standing.last_seq);
             true
         });
         Ok(all)
@@ -199,7 +220,12 @@ impl Hub {
         if let Some(room) = rooms.get(&place.room_id).and_then(Weak::upgrade) {
             return room;
         }
-        let room = Arc::new(Room { place, hub: Arc::clone(self), state: Mutex::default() });
+        let room = Arc::new(Room {
+            place,
+            hub: Arc::clone(self),
+            state: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+        });
         rooms.insert(place.room_id, Arc::downgrade(&room));
         room
     }
@@ -210,9 +236,10 @@ impl Hub {
 
     /// Tells everybody, here and elsewhere.
     pub(crate) async fn tell(&self, room_id: RoomId, event: Event) {
-        let channel = format!("{CHANNEL}{room_id}");
-        // A message that does not arrive is noticed by its number; what else is told is of the moment.
-        self.publish(&channel, &OfRoom::Event(&event)).await;
+        if self.backplane.is_remote() {
+            // A message that does not arrive is noticed by its number; what else is told is of the moment.
+            self.publish(&format!("{CHANNEL}{room_id}"), &OfRoom::Event(&event)).await;
+        }
         self.tell_here(room_id, event);
     }
 
@@ -346,7 +373,7 @@ impl Hub {
         for room in open {
             seated.extend(room.lock().seats.iter().map(|seat| (room.place.room_id, seat.user_id)));
         }
-        let members = messages::find_members(&mut *self.pool.get().await?, &seated).await?;
+        let members = messages::find_members(&*self.pool.get().await?, &seated).await?;
         for (room_id, user_id) in seated.into_iter().filter(|pair| !members.contains_key(pair)) {
             self.tell_here(room_id, Event::Removed { user_id });
         }
@@ -524,6 +551,9 @@ impl State {
                 self.stop_typing(place, message.user_id);
             }
             self.send(&next);
+            if let Some(recent) = &mut self.recent {
+                recent.push(&next);
+            }
             told += 1;
         }
         self.told = Some(told);
@@ -596,7 +626,7 @@ impl Taken {
 
     /// Messages after `since` that were told before this seat was taken, or `None` if they are too many, or `since` is ahead
     /// of the room: then the client's memory is of no use here.
-    pub(crate) async fn missed(&self, since: i64) -> Result<Option<Vec<Message>>, ChatError> {
+    pub(crate) async fn missed(&self, since: i64) -> Result<Option<Vec<Arc<Told>>>, ChatError> {
         if !(0..=self.seq).contains(&since) || self.seq - since > MOST_RECOVERED {
             return Ok(None);
         }
@@ -604,12 +634,7 @@ impl Taken {
         if count == 0 {
             return Ok(Some(Vec::new()));
         }
-        let hub = &self.room.hub;
-        let mut conn = hub.pool.get().await?;
-        let messages = messages::after(&mut conn, self.room.place.room_id, since, count, hub.emails).await?;
-        // Nothing is between them: they are numbered without gaps.
-        let is_whole = messages.iter().zip(since + 1..).all(|(message, seq)| message.seq == seq);
-        Ok((is_whole && messages.len() as i64 == count).then_some(messages))
+        self.room.between(since, self.seq).await
     }
 }
 

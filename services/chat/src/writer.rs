@@ -11,6 +11,7 @@ use actix_web::http::StatusCode;
 use chassis::db::Pool;
 use common::{MessageId, Problem, RoomId, SharedClock, UserId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use futures_util::future::try_join;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -157,9 +158,9 @@ async fn store_within(
     let mut rooms = messages::lock_rooms(conn, &ids).await?;
     // Asked after the rooms are held: who was taken out before is no member, and what was sent before is found.
     let pairs: HashSet<_> = orders.iter().map(|order| (order.room_id, order.user_id)).collect();
-    let members = messages::find_members(conn, &pairs).await?;
     let names: Vec<_> = orders.iter().filter_map(own_name).collect();
-    let sent = messages::find_sent(conn, &names, emails).await?;
+    let (members, sent) =
+        try_join(messages::find_members(conn, &pairs), messages::find_sent(conn, &names, emails)).await?;
     let now = clock.now();
 
     let mut new: Vec<Message> = Vec::new();

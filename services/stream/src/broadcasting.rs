@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use common::{BroadcastId, Problem, StreamId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
 use events::{EndReason, RecordingReady, StreamDeleted, StreamEnded, StreamWentLive};
+use futures_util::try_join;
 use outbox::Pending;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +25,7 @@ use crate::audience::viewers_item;
 use crate::call::{Call, Name, What};
 use crate::domain::{Connection, KeyId, MediaServer, Stream, Visibility};
 use crate::error::StreamError;
+use crate::heartbeats;
 use crate::machine::{self, Answer, Change, Happening, Refusal, Rules, Situation};
 use crate::store::situations::{self, GoesLive, TakenOff};
 use crate::store::{broadcasts, feed, keys, players, recordings, streams};
@@ -100,6 +102,10 @@ pub(crate) async fn work(app: Arc<App>, queue: mpsc::Receiver<Waiting>, shutdown
 }
 
 async fn settle_all(app: &App, batch: Vec<Waiting>) {
+    let batch = answer_heartbeats(app, batch).await;
+    if batch.is_empty() {
+        return;
+    }
     let (reports, settled): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.report, one.settled)).unzip();
     match settle(app, &reports, Mode::ForGood).await {
         Ok(outcomes) => {
@@ -128,6 +134,29 @@ async fn settle_all(app: &App, batch: Vec<Waiting>) {
     }
 }
 
+/// Answers those that need no transaction, and returns the others. Calls that wait together have no order.
+async fn answer_heartbeats(app: &App, batch: Vec<Waiting>) -> Vec<Waiting> {
+    if !batch.iter().any(|one| matches!(one.report.call.what, What::Heartbeat { .. })) {
+        return batch;
+    }
+    let now = app.clock.now();
+    let reports = batch.iter().map(|one| &one.report);
+    let answers = async { heartbeats::answer(&mut *app.pool.get().await?, reports).await }.await;
+    // What failed fails again in a transaction, and is answered there.
+    let Ok(answers) = answers else { return batch };
+    let mut others = Vec::new();
+    for (one, answer) in batch.into_iter().zip(answers) {
+        match answer {
+            Some((outcome, publication)) => {
+                app.heard.note(publication, now);
+                let _ = one.settled.send(Ok(outcome)); // Whoever asked may be gone.
+            }
+            None => others.push(one),
+        }
+    }
+    others
+}
+
 /// Whether what was decided is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -138,6 +167,7 @@ pub(crate) enum Mode {
 
 /// Settles `reports`, in their order as far as they are of the same stream.
 pub(crate) async fn settle(app: &App, reports: &[Report], mode: Mode) -> Result<Vec<Outcome>, StreamError> {
+    app.heard.flush(&app.pool).await?;
     let mut conn = app.pool.get().await?;
     let result = conn
         .transaction(async |conn| {
@@ -186,6 +216,7 @@ pub(crate) async fn settle_within(
 /// Something happens to streams otherwise than by a call: an order, or silence. Returns what came of it, for each stream
 /// that exists.
 pub(crate) async fn happen(app: &App, all: &[(StreamId, Happening)]) -> Result<Vec<Outcome>, StreamError> {
+    app.heard.flush(&app.pool).await?;
     let mut conn = app.pool.get().await?;
     let result = conn
         .transaction(async |conn| {
@@ -429,8 +460,8 @@ impl Effects {
 
     /// Tells of everything. The last thing in a transaction.
     pub(crate) async fn tell(&mut self, conn: &mut AsyncPgConnection) -> Result<(), StreamError> {
-        outbox::enqueue_all(conn, &self.events, self.now).await?;
-        feed::tell(conn, &self.feed, self.now).await?;
+        let conn = &*conn;
+        try_join!(outbox::enqueue_all(conn, &self.events, self.now), feed::tell(conn, &self.feed, self.now))?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! - [`domain`]: streams, broadcasts, and what a title may be.
 //! - [`call`]: what media servers say; [`dialect`]: how each of them says it. [`machine`]: what follows from it, as a pure
-//!   function; [`broadcasting`]: carries that out.
+//!   function; [`broadcasting`]: carries that out; [`heartbeats`]: those that change nothing, in short.
 //! - [`routes`]: the HTTP interface. [`store`]: the tables. [`cache`]: lists and details, for a moment.
 //! - [`call_log`]: keeps the last calls of media servers, for whoever wonders what happened.
 //! - [`audience`]: who watches over HLS. [`announcements`]: followers learn that a stream is live. [`soon`]: everybody
@@ -22,6 +22,7 @@ mod broadcasting;
 mod cache;
 mod call_log;
 mod feed;
+mod heartbeats;
 mod machine;
 mod media;
 mod names;
@@ -50,6 +51,7 @@ use crate::cache::Cache;
 use crate::call_log::CallLog;
 use crate::config::Config;
 use crate::feed::Feed;
+use crate::heartbeats::Heard;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../migrations/stream");
 
@@ -74,6 +76,7 @@ pub(crate) struct App {
     pub(crate) clock: SharedClock,
     pub(crate) cache: Cache,
     pub(crate) calls: Calls,
+    pub(crate) heard: Heard,
     pub(crate) media: media::Servers,
     pub(crate) call_log: CallLog,
     pub(crate) audience: Audience,
@@ -92,7 +95,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     let audience = Audience::new(context.backplane.clone(), config.viewer_counts_for);
     let cache = Cache::new(context.backplane, config.cache, &context.tasks);
     let (calls, waiting) = Calls::new();
-    let (call_log, kept) = CallLog::new();
+    let call_log = CallLog::new(config.webhook_log);
     let media = media::Servers::new(config.media_servers.clone(), config.webhook_secret.clone())?;
     let feed = Feed::open(&pool).await?;
     let app = Arc::new(App {
@@ -101,6 +104,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         clock: context.clock,
         cache,
         calls,
+        heard: Heard::default(),
         media,
         call_log,
         audience,
@@ -108,7 +112,8 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         stopping: context.stopping,
     });
     context.tasks.spawn(broadcasting::work(Arc::clone(&app), waiting, context.tasks.shutdown()));
-    context.tasks.spawn(call_log::write(Arc::clone(&app), kept, context.tasks.shutdown()));
+    context.tasks.spawn(heartbeats::write(Arc::clone(&app), context.tasks.shutdown()));
+    context.tasks.spawn(call_log::write(Arc::clone(&app), context.tasks.shutdown()));
     context.tasks.spawn(reaper::run(Arc::clone(&app), context.tasks.shutdown()));
     context.tasks.spawn(audience::run(Arc::clone(&app), context.tasks.shutdown()));
     context.tasks.spawn(announcements::run(Arc::clone(&app), context.tasks.shutdown()));

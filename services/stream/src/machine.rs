@@ -163,6 +163,11 @@ pub(crate) fn decide(known: &Situation, happening: &Happening, now: DateTime<Utc
     }
 }
 
+/// What follows from a heartbeat of the encoder that is on air, whatever else is known.
+pub(crate) fn still_there(current: PublicationId) -> Step {
+    Step::fine("the encoder is still there", vec![Change::Heard(current)])
+}
+
 struct Moment<'a> {
     known: &'a Situation,
     now: DateTime<Utc>,
@@ -227,7 +232,7 @@ impl Moment<'_> {
         if let Some(current) = on_air
             && current.encoder == *caller
         {
-            return Step::fine("the encoder is still there", vec![Change::Heard(current.id)]);
+            return still_there(current.id);
         }
         match (on_air, callers_last.as_ref().map(|last| last.end)) {
             // Seen as gone because nobody could report to us, or the report came late: it was there all the time.

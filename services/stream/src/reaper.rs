@@ -30,6 +30,7 @@ pub(crate) async fn run(app: Arc<App>, shutdown: CancellationToken) {
 }
 
 async fn look(app: &App, silence_counts_from: Instant) -> Result<(), StreamError> {
+    app.heard.flush(&app.pool).await?;
     let now = app.clock.now();
     let mut silent = Vec::new();
     {

@@ -12,6 +12,7 @@ use diesel::result::QueryResult;
 use diesel::sql_types::{Array, BigInt, Bool, Integer, Jsonb, Nullable, Text, Timestamptz, Uuid};
 use diesel_async::{AsyncConnection, AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use events::{Envelope, Subscription, matches};
+use prepared::statement;
 use serde_json::Value;
 
 use super::{Content, DELIVERY_LIMIT, LIST_AT_MOST, Parked, Replay, Replayed, TAIL_AT_MOST, TransportError};
@@ -52,16 +53,35 @@ impl Local {
         let mut conn = connection(&self.pool).await?;
         conn.transaction(async |conn| {
             let tails = living_tails(conn).await?;
+            let (mut queues, mut ids, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
             for envelope in envelopes {
                 let subscribed = self.subscriptions.iter().filter(|subscription| subscription.takes(&envelope.name));
                 let watching = tails.iter().filter(|tail| matches(&tail.pattern, &envelope.name));
-                let takers: Vec<&str> = subscribed
-                    .map(|subscription| subscription.queue)
-                    .chain(watching.map(|tail| tail.queue.as_str()))
-                    .collect();
-                store(conn, envelope, &takers).await?;
+                let body = serde_json::to_value(envelope)?;
+                let takers = subscribed.map(|subscription| subscription.queue);
+                for queue in takers.chain(watching.map(|tail| tail.queue.as_str())) {
+                    queues.push(queue);
+                    ids.push(envelope.event_id.0);
+                    bodies.push(body.clone());
+                }
             }
-            diesel::sql_query("SELECT pg_notify(current_schema() || '.messages', '')").execute(conn).await?;
+            if queues.is_empty() {
+                return Ok(());
+            }
+            statement(
+                "WITH stored AS (
+                     INSERT INTO messages (queue, event_id, body)
+                     SELECT queue, event_id, body
+                     FROM unnest($1::text[], $2::uuid[], $3::jsonb[]) WITH ORDINALITY AS message (queue, event_id, body, place)
+                     ORDER BY place
+                 )
+                 SELECT pg_notify(current_schema() || '.messages', '')",
+            )
+            .bind::<Array<Text>, _>(queues)
+            .bind::<Array<Uuid>, _>(ids)
+            .bind::<Array<Jsonb>, _>(bodies)
+            .execute(conn)
+            .await?;
             Ok(())
         })
         .await
@@ -193,20 +213,17 @@ impl LocalDeliveries {
 
     pub(super) async fn ack(&mut self) -> Result<(), TransportError> {
         if let Some(seq) = self.at_hand.take() {
-            diesel::sql_query("DELETE FROM messages WHERE seq = $1")
-                .bind::<BigInt, _>(seq)
-                .execute(&mut self.conn)
-                .await?;
+            statement("DELETE FROM messages WHERE seq = $1").bind::<BigInt, _>(seq).execute(&mut self.conn).await?;
         }
         Ok(())
     }
 
     pub(super) async fn park(&mut self, reason: &str, attempts: u32) -> Result<(), TransportError> {
         if let Some(seq) = self.at_hand.take() {
-            diesel::sql_query("UPDATE messages SET parked_at = now(), reason = $2, attempts = $3 WHERE seq = $1")
-                .bind::<BigInt, _>(seq)
+            statement("UPDATE messages SET parked_at = now(), reason = $1, attempts = $2 WHERE seq = $3")
                 .bind::<Text, _>(reason)
                 .bind::<Integer, _>(i32::try_from(attempts).unwrap_or(i32::MAX))
+                .bind::<BigInt, _>(seq)
                 .execute(&mut self.conn)
                 .await?;
         }
@@ -215,7 +232,7 @@ impl LocalDeliveries {
 
     /// The oldest message, counted as delivered.
     async fn take(&mut self) -> QueryResult<Option<Message>> {
-        let messages: Vec<Message> = diesel::sql_query(
+        let messages: Vec<Message> = statement(
             "UPDATE messages SET deliveries = deliveries + 1
              WHERE seq = (
                  SELECT seq FROM messages WHERE queue = $1 AND parked_at IS NULL ORDER BY seq LIMIT 1
@@ -238,7 +255,7 @@ pub(crate) struct LocalTail {
 impl LocalTail {
     pub(super) async fn next(&mut self) -> Result<Envelope, TransportError> {
         loop {
-            let messages: Vec<Message> = diesel::sql_query(
+            let messages: Vec<Message> = statement(
                 "DELETE FROM messages
                  WHERE seq = (SELECT seq FROM messages WHERE queue = $1 ORDER BY seq LIMIT 1)
                  RETURNING seq, body, deliveries",
@@ -272,21 +289,10 @@ struct TailRow {
     pattern: String,
 }
 
-/// Put one event into each of the queues.
-async fn store(conn: &mut AsyncPgConnection, envelope: &Envelope, queues: &[&str]) -> Result<(), TransportError> {
-    diesel::sql_query("INSERT INTO messages (queue, event_id, body) SELECT unnest($1), $2, $3")
-        .bind::<Array<Text>, _>(queues)
-        .bind::<Uuid, _>(envelope.event_id.0)
-        .bind::<Jsonb, _>(serde_json::to_value(envelope)?)
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
 /// The tails that somebody reads, after dropping the others and what is too much. None of them is dropped before the
 /// transaction ends, so that it may publish into them.
 async fn living_tails(conn: &mut AsyncPgConnection) -> QueryResult<Vec<TailRow>> {
-    let dead = diesel::sql_query(
+    let dead = statement(
         "DELETE FROM tails WHERE queue IN (
              SELECT queue FROM tails
              WHERE pg_try_advisory_xact_lock(hashtextextended(current_schema() || '.' || queue, 0))
@@ -295,8 +301,8 @@ async fn living_tails(conn: &mut AsyncPgConnection) -> QueryResult<Vec<TailRow>>
          RETURNING queue, pattern",
     );
     // A statement of its own, so that it sees what was published until the tail was dropped.
-    let unread = diesel::sql_query("DELETE FROM messages WHERE queue = ANY($1)");
-    let too_much = diesel::sql_query(
+    let unread = statement("DELETE FROM messages WHERE queue = ANY($1)");
+    let too_much = statement(
         "DELETE FROM messages USING tails
          WHERE messages.queue = tails.queue AND seq <= (
              SELECT seq FROM messages AS newer
@@ -311,8 +317,7 @@ async fn living_tails(conn: &mut AsyncPgConnection) -> QueryResult<Vec<TailRow>>
     }
     // Shared with others that publish. Whoever drops a tail passes over those that are locked, and the other way
     // round: nobody waits, and nothing is published into a tail that is being dropped.
-    let tails: Vec<TailRow> =
-        diesel::sql_query("SELECT queue, pattern FROM tails FOR SHARE SKIP LOCKED").load(conn).await?;
+    let tails: Vec<TailRow> = statement("SELECT queue, pattern FROM tails FOR SHARE SKIP LOCKED").load(conn).await?;
     if !tails.is_empty() {
         too_much.bind::<BigInt, _>(i64::from(TAIL_AT_MOST)).execute(conn).await?;
     }

@@ -160,5 +160,5 @@ fn id(room: RoomRef) -> Option<ConversationId> {
 }
 
 fn text(value: &Value) -> Bytes {
-    socket::text_frame(value.to_string().as_bytes())
+    socket::json_frame(value)
 }

@@ -137,7 +137,8 @@ impl Hub {
 
 impl Room {
     fn here(&self) -> BTreeSet<UserId> {
-        self.lock().seats.iter().map(|seat| seat.user_id).collect()
+        // One who does not sit yet may turn out to be no member.
+        self.lock().seats.iter().filter(|seat| seat.held.is_none()).map(|seat| seat.user_id).collect()
     }
 
     /// Whether other instances do not know yet that these are here.

@@ -7,6 +7,7 @@ use common::{ConversationId, MessageId, RoomId, UserId};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use prepared::statement;
 use uuid::Uuid;
 
 use crate::domain::{ContentKind, Emails, Message};
@@ -74,9 +75,17 @@ impl MessageRow {
     }
 }
 
-const COLUMNS: &str = "m.message_id, m.room_id, r.conversation_id, m.seq, m.user_uuid, u.full_name, u.email,
-                       r.stream_id IS NOT NULL AS is_of_stream, m.kind, m.content, m.file_url, m.client_message_id,
-                       m.message_created_at";
+/// A statement that answers with [`MessageRow`]s, of tables that it calls `m`, `r` and `u`.
+macro_rules! of_messages {
+    ($from:literal) => {
+        statement(concat!(
+            "SELECT m.message_id, m.room_id, r.conversation_id, m.seq, m.user_uuid, u.full_name, u.email,
+                    r.stream_id IS NOT NULL AS is_of_stream, m.kind, m.content, m.file_url, m.client_message_id,
+                    m.message_created_at ",
+            $from
+        ))
+    };
+}
 
 /// At most `most` messages of the room with numbers above `after`, the oldest first.
 pub(crate) async fn after(
@@ -86,11 +95,10 @@ pub(crate) async fn after(
     most: i64,
     emails: Emails,
 ) -> QueryResult<Vec<Message>> {
-    let rows: Vec<MessageRow> = diesel::sql_query(format!(
-        "SELECT {COLUMNS} FROM messages m
-         JOIN rooms r USING (room_id) LEFT JOIN users u ON u.user_id = m.user_uuid
+    let rows: Vec<MessageRow> = of_messages!(
+        "FROM messages m JOIN rooms r USING (room_id) LEFT JOIN users u ON u.user_id = m.user_uuid
          WHERE m.room_id = $1 AND m.seq > $2 ORDER BY m.seq LIMIT $3"
-    ))
+    )
     .bind::<BigInt, _>(room_id.0)
     .bind::<BigInt, _>(after)
     .bind::<BigInt, _>(most)
@@ -101,11 +109,11 @@ pub(crate) async fn after(
 
 /// The newest message of each of these rooms, without the addresses of who wrote them.
 pub(crate) async fn newest(conn: &mut AsyncPgConnection, rooms: &[i64]) -> QueryResult<HashMap<RoomId, Message>> {
-    let rows: Vec<MessageRow> = diesel::sql_query(format!(
-        "SELECT {COLUMNS} FROM rooms r
+    let rows: Vec<MessageRow> = of_messages!(
+        "FROM rooms r
          JOIN messages m ON m.room_id = r.room_id AND m.seq = r.last_seq LEFT JOIN users u ON u.user_id = m.user_uuid
          WHERE r.room_id = ANY($1)"
-    ))
+    )
     .bind::<Array<BigInt>, _>(rooms)
     .load(conn)
     .await?;
@@ -178,18 +186,18 @@ pub(crate) struct Known {
 
 /// Which of these are members of the room beside them.
 pub(crate) async fn find_members(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     pairs: &HashSet<(RoomId, UserId)>,
 ) -> QueryResult<HashMap<(RoomId, UserId), Known>> {
     let (rooms, users): (Vec<i64>, Vec<Uuid>) = pairs.iter().map(|(room, user)| (room.0, user.0)).unzip();
-    let rows: Vec<MemberRow> = diesel::sql_query(
+    let rows: Vec<MemberRow> = statement(
         "SELECT m.room_id, m.user_uuid, u.full_name, u.email
          FROM unnest($1::bigint[], $2::uuid[]) AS asked (room_id, user_uuid)
          JOIN room_members m USING (room_id, user_uuid) LEFT JOIN users u ON u.user_id = m.user_uuid",
     )
     .bind::<Array<BigInt>, _>(rooms)
     .bind::<Array<diesel::sql_types::Uuid>, _>(users)
-    .load(conn)
+    .load(&mut conn)
     .await?;
     let members = rows.into_iter().map(|row| {
         let known = Known { name: row.full_name, email: row.email };
@@ -203,22 +211,22 @@ pub(crate) type OwnName = (RoomId, UserId, String);
 
 /// Messages that were sent before under these names.
 pub(crate) async fn find_sent(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     names: &[OwnName],
     emails: Emails,
 ) -> QueryResult<HashMap<OwnName, Message>> {
     if names.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<MessageRow> = diesel::sql_query(format!(
-        "SELECT {COLUMNS} FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS asked (room_id, user_uuid, client_message_id)
+    let rows: Vec<MessageRow> = of_messages!(
+        "FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS asked (room_id, user_uuid, client_message_id)
          JOIN messages m USING (room_id, user_uuid, client_message_id)
          JOIN rooms r USING (room_id) LEFT JOIN users u ON u.user_id = m.user_uuid"
-    ))
+    )
     .bind::<Array<BigInt>, _>(names.iter().map(|(room, ..)| room.0).collect::<Vec<_>>())
     .bind::<Array<diesel::sql_types::Uuid>, _>(names.iter().map(|(_, user, _)| user.0).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(names.iter().map(|(.., name)| name).collect::<Vec<_>>())
-    .load(conn)
+    .load(&mut conn)
     .await?;
     let sent = rows.into_iter().filter_map(|row| {
         let message = row.into_message(emails);
@@ -239,7 +247,7 @@ struct NewId {
 
 /// Stores messages, whose rooms are held, and gives them their ids. Their numbers follow those of their rooms.
 pub(crate) async fn insert(conn: &mut AsyncPgConnection, new: &mut [Message], now: DateTime<Utc>) -> QueryResult<()> {
-    let ids: Vec<NewId> = diesel::sql_query(
+    let ids: Vec<NewId> = statement(
         "WITH new AS (
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[])
                  WITH ORDINALITY AS new (room_id, seq, user_uuid, kind, content, file_url, client_message_id, place)

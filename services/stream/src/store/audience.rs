@@ -4,6 +4,7 @@ use common::{BroadcastId, StreamId, UserId};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use prepared::statement;
 use uuid::Uuid;
 
 use crate::audience::Live;
@@ -107,11 +108,11 @@ pub(crate) struct Changed {
 pub(crate) async fn note(conn: &mut AsyncPgConnection, counted: &[Counted]) -> QueryResult<Vec<Changed>> {
     let streams: Vec<i64> = counted.iter().map(|one| one.stream_id.0).collect();
     // In the order of their ids, as everybody who locks several: nobody waits for each other.
-    diesel::sql_query("SELECT id FROM streams WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE")
+    statement("SELECT id FROM streams WHERE id = ANY ($1) ORDER BY id FOR NO KEY UPDATE")
         .bind::<Array<BigInt>, _>(&streams)
         .execute(conn)
         .await?;
-    diesel::sql_query(
+    statement(
         "WITH counted AS (
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::integer[], $4::bigint[], $5::bigint[])
                  AS counted (stream_id, broadcast_id, hls, uniques, seconds)

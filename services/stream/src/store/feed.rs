@@ -5,6 +5,7 @@ use common::StreamId;
 use diesel::sql_types::{Array, BigInt, Jsonb, Text, Timestamptz};
 use diesel::{QueryResult, QueryableByName};
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use prepared::statement;
 use serde_json::Value;
 
 diesel::table! {
@@ -32,26 +33,29 @@ pub(crate) struct Item {
 ///
 /// Call it last in a transaction. Readers go by the id, so ids become visible in their order: whoever adds holds a lock
 /// until the commit.
-pub(crate) async fn tell(conn: &mut AsyncPgConnection, items: &[Item], now: DateTime<Utc>) -> QueryResult<()> {
+pub(crate) async fn tell(mut conn: &AsyncPgConnection, items: &[Item], now: DateTime<Utc>) -> QueryResult<()> {
     if items.is_empty() {
         return Ok(());
     }
-    conn.batch_execute("SELECT pg_advisory_xact_lock(hashtext('stream.feed'))").await?;
-    diesel::sql_query(
-        "WITH told AS (
+    // An id is given to a sorted row: after the lock, without which there are no rows.
+    statement(
+        "WITH turn AS MATERIALIZED (
+             SELECT pg_advisory_xact_lock(hashtext('stream.feed'))
+         ), told AS (
              INSERT INTO feed (kind, stream_id, data, told_at)
-             SELECT kind, stream_id, data, $4
-             FROM unnest($1::text[], $2::bigint[], $3::jsonb[]) WITH ORDINALITY AS item (kind, stream_id, data, place)
+             SELECT kind, stream_id, data, $1
+             FROM turn CROSS JOIN
+                 unnest($2::text[], $3::bigint[], $4::jsonb[]) WITH ORDINALITY AS item (kind, stream_id, data, place)
              ORDER BY place
          )
          SELECT pg_notify($5, '')",
     )
+    .bind::<Timestamptz, _>(now)
     .bind::<Array<Text>, _>(items.iter().map(|item| item.kind).collect::<Vec<_>>())
     .bind::<Array<BigInt>, _>(items.iter().map(|item| item.stream_id.0).collect::<Vec<_>>())
     .bind::<Array<Jsonb>, _>(items.iter().map(|item| &item.data).collect::<Vec<_>>())
-    .bind::<Timestamptz, _>(now)
     .bind::<Text, _>(CHANNEL)
-    .execute(conn)
+    .execute(&mut conn)
     .await?;
     Ok(())
 }
@@ -84,7 +88,7 @@ pub(crate) async fn last(conn: &mut AsyncPgConnection) -> QueryResult<i64> {
 
 /// What was told after `id`, the oldest first, at most `most`.
 pub(crate) async fn after(conn: &mut AsyncPgConnection, id: i64, most: i64) -> QueryResult<Vec<Told>> {
-    diesel::sql_query("SELECT id, kind, stream_id, data FROM feed WHERE id > $1 ORDER BY id LIMIT $2")
+    statement("SELECT id, kind, stream_id, data FROM feed WHERE id > $1 ORDER BY id LIMIT $2")
         .bind::<BigInt, _>(id)
         .bind::<BigInt, _>(most)
         .load(conn)

@@ -97,10 +97,10 @@ pub(crate) async fn streams_of(conn: &mut AsyncPgConnection, ids: &[KeyId]) -> Q
 }
 
 /// These keys were used.
-pub(crate) async fn used(conn: &mut AsyncPgConnection, ids: &[i64], now: DateTime<Utc>) -> QueryResult<()> {
+pub(crate) async fn used(mut conn: &AsyncPgConnection, ids: &[i64], now: DateTime<Utc>) -> QueryResult<()> {
     diesel::update(stream_keys::table.filter(stream_keys::id.eq_any(ids)))
         .set(stream_keys::last_used_at.eq(now))
-        .execute(conn)
+        .execute(&mut conn)
         .await?;
     Ok(())
 }

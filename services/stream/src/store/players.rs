@@ -4,6 +4,7 @@ use common::StreamId;
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use prepared::statement;
 
 use crate::domain::{Connection, MediaServer};
 use crate::store::audience::Changed;
@@ -48,7 +49,7 @@ pub(crate) async fn remove(conn: &mut AsyncPgConnection, stream: StreamId, playe
 
 /// Counts who watches these streams now, if they are live, and notes the most that there were. Callers hold the streams.
 pub(crate) async fn recount(conn: &mut AsyncPgConnection, streams: &[i64]) -> QueryResult<Vec<Changed>> {
-    diesel::sql_query(
+    statement(
         "WITH now AS (
              SELECT id, hls_viewers + (SELECT count(*) FROM players WHERE players.stream_id = s.id) AS viewers
              FROM streams s WHERE id = ANY ($1)

@@ -1,6 +1,7 @@
 //! What is known of streams when something happens to them, and what is changed then: all streams of a batch at once.
 //!
-//! Callers are in a transaction.
+//! Callers are in a transaction. What does not depend on each other is asked in one go: PostgreSQL works while the next
+//! question is on its way.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,6 +10,8 @@ use common::{BroadcastId, StreamId};
 use diesel::prelude::*;
 use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use futures_util::try_join;
+use prepared::statement;
 use uuid::Uuid;
 
 use crate::domain::{Broadcast, Connection, KeyId, MediaServer, OffAir, Publication, PublicationId, Stream};
@@ -17,6 +20,8 @@ use crate::store::broadcasts::{broadcasts, reason_of, text_of};
 use crate::store::keys::stream_keys;
 use crate::store::players::players;
 use crate::store::streams::{StreamRow, streams};
+
+diesel::allow_tables_to_appear_in_same_query!(publications, stream_keys);
 
 diesel::table! {
     publications (id) {
@@ -80,8 +85,8 @@ pub(crate) async fn load(
     streams: Vec<(Stream, Option<Connection>)>,
 ) -> QueryResult<Vec<Situation>> {
     let ids: Vec<i64> = streams.iter().map(|(stream, _)| stream.id.0).collect();
-    let mut broadcasts = open_broadcasts(conn, &ids).await?;
-    let mut on_air = on_air(conn, &ids).await?;
+    let conn = &*conn;
+    let (mut broadcasts, mut on_air) = try_join!(open_broadcasts(conn, &ids), on_air(conn, &ids))?;
     // Whoever is on air has no past that counts: that is nearly everybody, as heartbeats are most of all calls.
     let others = streams.iter().filter_map(|(stream, caller)| {
         let caller = caller.as_ref()?;
@@ -89,8 +94,7 @@ pub(crate) async fn load(
         (!is_on_air).then_some((stream.id.0, caller))
     });
     let others: Vec<_> = others.collect();
-    let mut last = last_of(conn, &others).await?;
-    let players = players_of(conn, &others).await?;
+    let (mut last, players) = try_join!(last_of(conn, &others), players_of(conn, &others))?;
     let situations = streams.into_iter().map(|(stream, caller)| Situation {
         broadcast: broadcasts.remove(&stream.id.0),
         on_air: on_air.remove(&stream.id.0),
@@ -101,7 +105,7 @@ pub(crate) async fn load(
     Ok(situations.collect())
 }
 
-async fn open_broadcasts(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<i64, Broadcast>> {
+async fn open_broadcasts(mut conn: &AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<i64, Broadcast>> {
     type Row = (i64, i64, DateTime<Utc>, Option<DateTime<Utc>>, Option<String>, Option<DateTime<Utc>>);
     let rows: Vec<Row> = broadcasts::table
         .filter(broadcasts::stream_id.eq_any(ids))
@@ -114,7 +118,7 @@ async fn open_broadcasts(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResu
             broadcasts::end_reason,
             broadcasts::open_until,
         ))
-        .load(conn)
+        .load(&mut conn)
         .await?;
     let broadcasts = rows.into_iter().map(|(stream_id, id, started_at, ended_at, reason, open_until)| {
         let off_air =
@@ -152,25 +156,25 @@ fn by_stream(rows: Vec<PublicationRow>) -> HashMap<i64, Publication> {
     publications.collect()
 }
 
-async fn on_air(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<i64, Publication>> {
+async fn on_air(mut conn: &AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<i64, Publication>> {
     let rows = publications::table
         .filter(publications::stream_id.eq_any(ids))
         .filter(publications::ended_at.is_null())
         .select(PublicationRow::as_select())
-        .load(conn)
+        .load(&mut conn)
         .await?;
     Ok(by_stream(rows))
 }
 
 /// The last publication that has ended, of each of these connections at its stream.
 async fn last_of(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     callers: &[(i64, &Connection)],
 ) -> QueryResult<HashMap<i64, Publication>> {
     if callers.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<PublicationRow> = diesel::sql_query(
+    let rows: Vec<PublicationRow> = statement(
         "SELECT last.id, last.stream_id, last.media_server, last.server_run, last.client_id, last.last_seen_at,
                 last.ended_at, last.end_reason
          FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[]) AS caller (stream_id, media_server, server_run, client_id)
@@ -186,14 +190,14 @@ async fn last_of(
     .bind::<Array<Text>, _>(callers.iter().map(|(_, caller)| &*caller.media_server.name).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(callers.iter().map(|(_, caller)| &*caller.media_server.run).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(callers.iter().map(|(_, caller)| &*caller.client_id).collect::<Vec<_>>())
-    .load(conn)
+    .load(&mut conn)
     .await?;
     Ok(by_stream(rows))
 }
 
 /// Which of these connections are players of their stream.
 async fn players_of(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     callers: &[(i64, &Connection)],
 ) -> QueryResult<HashSet<(i64, Connection)>> {
     if callers.is_empty() {
@@ -203,7 +207,7 @@ async fn players_of(
         .filter(players::stream_id.eq_any(callers.iter().map(|(id, _)| *id).collect::<Vec<_>>()))
         .filter(players::client_id.eq_any(callers.iter().map(|(_, caller)| &*caller.client_id).collect::<Vec<_>>()))
         .select((players::stream_id, players::media_server, players::server_run, players::client_id))
-        .load(conn)
+        .load(&mut conn)
         .await?;
     let players = rows.into_iter().map(|(stream_id, name, run, client_id)| {
         (stream_id, Connection { media_server: MediaServer { name, run }, client_id })
@@ -220,6 +224,65 @@ pub(crate) async fn heard(conn: &mut AsyncPgConnection, ids: &[i64], now: DateTi
     Ok(())
 }
 
+/// These encoders were heard of then, and may have been heard of since.
+///
+/// What somebody else is changing is left out: a call that is being settled says the same, or more.
+pub(crate) async fn heard_at(
+    conn: &mut AsyncPgConnection,
+    heard: &HashMap<PublicationId, DateTime<Utc>>,
+) -> QueryResult<()> {
+    statement(
+        "WITH heard AS (
+             SELECT p.id, at FROM unnest($1::bigint[], $2::timestamptz[]) AS heard (id, at) JOIN publications p USING (id)
+             WHERE ended_at IS NULL AND last_seen_at < at
+             FOR NO KEY UPDATE OF p SKIP LOCKED
+         )
+         UPDATE publications p SET last_seen_at = at FROM heard WHERE p.id = heard.id",
+    )
+    .bind::<Array<BigInt>, _>(heard.keys().map(|id| id.0).collect::<Vec<_>>())
+    .bind::<Array<Timestamptz>, _>(heard.values().copied().collect::<Vec<_>>())
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Who is on air with a key.
+pub(crate) struct OnAirWith {
+    pub(crate) stream_id: StreamId,
+    pub(crate) key_id: KeyId,
+    pub(crate) publication: PublicationId,
+    pub(crate) encoder: Connection,
+}
+
+/// Who is on air on the streams of these keys, which are given as hashes, as is what is returned.
+pub(crate) async fn on_air_with(
+    conn: &mut AsyncPgConnection,
+    keys: &[&Vec<u8>],
+) -> QueryResult<HashMap<Vec<u8>, OnAirWith>> {
+    type Row = (Vec<u8>, i64, i64, i64, String, String, String);
+    let rows: Vec<Row> = stream_keys::table
+        .inner_join(publications::table.on(publications::stream_id.eq(stream_keys::stream_id)))
+        .filter(stream_keys::key_hash.eq_any(keys))
+        .filter(publications::ended_at.is_null())
+        .select((
+            stream_keys::key_hash,
+            stream_keys::id,
+            publications::stream_id,
+            publications::id,
+            publications::media_server,
+            publications::server_run,
+            publications::client_id,
+        ))
+        .load(conn)
+        .await?;
+    let on_air = rows.into_iter().map(|(hash, key_id, stream_id, publication, name, run, client_id)| {
+        let encoder = Connection { media_server: MediaServer { name, run }, client_id };
+        let (stream_id, publication) = (StreamId(stream_id), PublicationId(publication));
+        (hash, OnAirWith { stream_id, key_id: KeyId(key_id), publication, encoder })
+    });
+    Ok(on_air.collect())
+}
+
 pub(crate) async fn rename(conn: &mut AsyncPgConnection, id: PublicationId, client_id: &str) -> QueryResult<()> {
     diesel::update(publications::table.find(id.0)).set(publications::client_id.eq(client_id)).execute(conn).await?;
     Ok(())
@@ -234,7 +297,7 @@ pub(crate) struct TakenOff {
 }
 
 pub(crate) async fn take_off(conn: &mut AsyncPgConnection, all: &[TakenOff], now: DateTime<Utc>) -> QueryResult<()> {
-    diesel::sql_query(
+    statement(
         "WITH gone AS (
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::text[], $6::timestamptz[])
                  AS gone (stream_id, publication_id, broadcast_id, since, reason, open_until)
@@ -266,13 +329,13 @@ pub(crate) async fn close(
     streams: &[i64],
     now: DateTime<Utc>,
 ) -> QueryResult<()> {
-    diesel::sql_query(
-        "WITH gone AS (DELETE FROM players WHERE stream_id = ANY ($2))
-         UPDATE broadcasts SET closed_at = $3, open_until = NULL WHERE id = ANY ($1)",
+    statement(
+        "WITH gone AS (DELETE FROM players WHERE stream_id = ANY ($1))
+         UPDATE broadcasts SET closed_at = $2, open_until = NULL WHERE id = ANY ($3)",
     )
-    .bind::<Array<BigInt>, _>(broadcasts)
     .bind::<Array<BigInt>, _>(streams)
     .bind::<Timestamptz, _>(now)
+    .bind::<Array<BigInt>, _>(broadcasts)
     .execute(conn)
     .await?;
     Ok(())
@@ -305,7 +368,7 @@ pub(crate) async fn go_live(
     all: &[GoesLive<'_>],
     now: DateTime<Utc>,
 ) -> QueryResult<HashMap<StreamId, BroadcastId>> {
-    let rows: Vec<WentLive> = diesel::sql_query(
+    let rows: Vec<WentLive> = statement(
         "WITH live AS (
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::boolean[])
                  AS live (stream_id, broadcast_id, media_server, server_run, client_id, key_id, is_told)
@@ -431,14 +494,14 @@ pub(crate) async fn still_there(
     now: DateTime<Utc>,
     before: DateTime<Utc>,
 ) -> QueryResult<()> {
-    diesel::sql_query(
-        "UPDATE publications SET last_seen_at = $2 WHERE id IN (
-             SELECT id FROM publications WHERE id = ANY ($1) AND ended_at IS NULL AND last_seen_at < $3
+    statement(
+        "UPDATE publications SET last_seen_at = $1 WHERE id IN (
+             SELECT id FROM publications WHERE id = ANY ($2) AND ended_at IS NULL AND last_seen_at < $3
              FOR UPDATE SKIP LOCKED
          )",
     )
-    .bind::<Array<BigInt>, _>(ids)
     .bind::<Timestamptz, _>(now)
+    .bind::<Array<BigInt>, _>(ids)
     .bind::<Timestamptz, _>(before)
     .execute(conn)
     .await?;
@@ -452,7 +515,7 @@ pub(crate) async fn names_on_air(conn: &mut AsyncPgConnection, media_server: &st
         #[diesel(sql_type = diesel::sql_types::Uuid)]
         playback_id: Uuid,
     }
-    let names: Vec<Name> = diesel::sql_query(
+    let names: Vec<Name> = statement(
         "SELECT playback_id FROM publications p JOIN streams s ON s.id = p.stream_id
          WHERE p.ended_at IS NULL AND p.media_server = $1",
     )

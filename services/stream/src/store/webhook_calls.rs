@@ -3,8 +3,9 @@
 use chrono::{DateTime, Utc};
 use common::StreamId;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Bool};
-use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, SmallInt, Text, Timestamptz};
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
+use prepared::statement;
 use serde_json::Value;
 
 use crate::call::Understood;
@@ -70,7 +71,7 @@ pub(crate) struct Filter {
     pub(crate) before: Option<i64>,
 }
 
-#[derive(Insertable, Queryable, Selectable)]
+#[derive(Queryable, Selectable)]
 #[diesel(table_name = webhook_calls)]
 struct Row {
     received_at: DateTime<Utc>,
@@ -84,26 +85,6 @@ struct Row {
     stream_id: Option<i64>,
     status: i16,
     verdict: String,
-    is_routine: bool,
-}
-
-impl From<&Entry> for Row {
-    fn from(entry: &Entry) -> Self {
-        Self {
-            received_at: entry.received_at,
-            dialect: entry.dialect.map(|dialect| dialect.as_str().to_owned()),
-            media_server: entry.media_server.clone(),
-            server_run: entry.server_run.clone(),
-            client_address: entry.client_address.clone(),
-            call: entry.call.clone(),
-            fields: entry.fields.clone(),
-            understood: entry.understood.as_ref().and_then(|understood| serde_json::to_value(understood).ok()),
-            stream_id: entry.stream_id.map(|id| id.0),
-            status: i16::try_from(entry.status).unwrap_or(i16::MAX),
-            verdict: entry.verdict.clone(),
-            is_routine: entry.is_routine(),
-        }
-    }
 }
 
 impl Row {
@@ -126,18 +107,48 @@ impl Row {
 }
 
 /// Adds these calls, in their order. Callers are in a transaction.
-pub(crate) async fn insert(conn: &mut AsyncPgConnection, entries: &[Entry]) -> QueryResult<()> {
+pub(crate) async fn insert<'a>(
+    conn: &mut AsyncPgConnection,
+    entries: impl Iterator<Item = &'a Entry> + Clone,
+) -> QueryResult<()> {
     // It tells what happened, and is not what happened: nobody waits for the disk.
-    diesel::sql_query("SET LOCAL synchronous_commit = off").execute(conn).await?;
-    let rows: Vec<Row> = entries.iter().map(Row::from).collect();
-    diesel::insert_into(webhook_calls::table).values(rows).execute(conn).await?;
+    conn.batch_execute("SET LOCAL synchronous_commit = off").await?;
+    let understood = |entry: &Entry| entry.understood.as_ref().and_then(|what| serde_json::to_value(what).ok());
+    statement(
+        "INSERT INTO webhook_calls
+             (received_at, dialect, media_server, server_run, client_address, call, fields, understood, stream_id, status,
+              verdict, is_routine)
+         SELECT received_at, dialect, media_server, server_run, client_address, call, fields, understood, stream_id, status,
+                verdict, is_routine
+         FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::jsonb[],
+                     $9::bigint[], $10::smallint[], $11::text[], $12::boolean[]) WITH ORDINALITY
+             AS call (received_at, dialect, media_server, server_run, client_address, call, fields, understood, stream_id,
+                      status, verdict, is_routine, place)
+         ORDER BY place",
+    )
+    .bind::<Array<Timestamptz>, _>(entries.clone().map(|entry| entry.received_at).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Text>>, _>(entries.clone().map(|entry| entry.dialect.map(Dialect::as_str)).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(entries.clone().map(|entry| &*entry.media_server).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(entries.clone().map(|entry| &*entry.server_run).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Text>>, _>(entries.clone().map(|entry| entry.client_address.as_deref()).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(entries.clone().map(|entry| &*entry.call).collect::<Vec<_>>())
+    .bind::<Array<Jsonb>, _>(entries.clone().map(|entry| &entry.fields).collect::<Vec<_>>())
+    .bind::<Array<Nullable<Jsonb>>, _>(entries.clone().map(understood).collect::<Vec<_>>())
+    .bind::<Array<Nullable<BigInt>>, _>(entries.clone().map(|entry| entry.stream_id.map(|id| id.0)).collect::<Vec<_>>())
+    .bind::<Array<SmallInt>, _>(
+        entries.clone().map(|entry| i16::try_from(entry.status).unwrap_or(i16::MAX)).collect::<Vec<_>>(),
+    )
+    .bind::<Array<Text>, _>(entries.clone().map(|entry| &*entry.verdict).collect::<Vec<_>>())
+    .bind::<Array<Bool>, _>(entries.map(Entry::is_routine).collect::<Vec<_>>())
+    .execute(conn)
+    .await?;
     Ok(())
 }
 
 /// Forgets all but the last `most` calls, and all but the last `most` heartbeats.
 pub(crate) async fn trim(conn: &mut AsyncPgConnection, most: u32) -> QueryResult<()> {
     for is_routine in [false, true] {
-        diesel::sql_query(
+        statement(
             "DELETE FROM webhook_calls WHERE is_routine = $1 AND id <=
                  (SELECT id FROM webhook_calls WHERE is_routine = $1 ORDER BY id DESC OFFSET $2 LIMIT 1)",
         )
