@@ -211,8 +211,7 @@ impl Hub {
         let found = self.lobby.ask(user_id, ids).await?;
         all.retain_mut(|taken| {
             let Some(standing) = found.get(&taken.room.place.room_id) else { return false };
-            // Up to which number everybody here was told, or will be; for the first it is what was read.
-            taken.seq = *taken.room.lock().told.get_or_insert(standing.last_seq);
+            taken.seq = taken.room.begin_at(standing.last_seq);
             true
         });
         Ok(all)
@@ -258,6 +257,13 @@ impl Hub {
         if let Some(room) = self.find(room_id) {
             let told = events.into_iter().map(|event| Arc::new(Told::new(room.place, event)));
             room.tell_in_order(told);
+        }
+    }
+
+    /// The room has messages up to `seq`: those here who have not been told of one are.
+    pub(crate) fn has_up_to(&self, room_id: RoomId, seq: i64) {
+        if let Some(room) = self.find(room_id) {
+            room.is_at(seq);
         }
     }
 
@@ -307,12 +313,15 @@ pub(crate) async fn listen(hub: Arc<Hub>, shutdown: CancellationToken) {
                     look.reset_immediately();
                 }
             },
-            _ = look.tick() => match hub.look(has_gap).await {
-                Ok(()) => has_gap = false,
-                Err(error) => {
-                    tracing::warn!(error = common::problem::chain(&error), "rooms could not be looked at");
+            _ = look.tick() => {
+                let is_away = hub.backplane.probe().await.is_err();
+                match hub.look(has_gap, is_away).await {
+                    Ok(()) => has_gap = false,
+                    Err(error) => {
+                        tracing::warn!(error = common::problem::chain(&error), "rooms could not be looked at");
+                    }
                 }
-            },
+            }
             () = shutdown.cancelled() => return,
         }
     }
@@ -345,12 +354,11 @@ impl Hub {
     }
 
     /// Looks whether something was missed, in one query for all rooms. After a gap also whether somebody was let into a room
-    /// or taken out, and who is there.
-    async fn look(&self, has_gap: bool) -> Result<(), ChatError> {
-        let open = self.open_rooms();
+    /// or taken out, and who is there; while the backplane is away, whether somebody was taken out.
+    async fn look(&self, has_gap: bool, is_away: bool) -> Result<(), ChatError> {
+        let mut open = self.open_rooms();
         if has_gap {
             self.tell_all_rooms().await?;
-            self.look_for_removed(&open).await?;
             for room in &open {
                 self.stir(room.place.room_id, Where::Elsewhere);
             }
@@ -360,11 +368,19 @@ impl Hub {
         }
         let ids: Vec<i64> = open.iter().map(|room| room.place.room_id.0).collect();
         let last = rooms::last_seqs(&mut *self.pool.get().await?, &ids).await?;
-        for room in open {
-            match last.get(&room.place.room_id) {
-                Some(seq) => room.is_at(*seq),
-                None => room.tell(Arc::new(Told::new(room.place, Event::Deleted))),
+        open.retain(|room| match last.get(&room.place.room_id) {
+            Some(seq) => {
+                room.is_at(*seq);
+                true
             }
+            None => {
+                room.tell(Arc::new(Told::new(room.place, Event::Deleted)));
+                false
+            }
+        });
+        // Nobody is a member of a room that is deleted: that is told as such.
+        if has_gap || is_away {
+            self.look_for_removed(&open).await?;
         }
         Ok(())
     }
@@ -396,6 +412,16 @@ impl Room {
         state.seats.push(seat);
     }
 
+    /// Up to which number everybody here was told, or will be; for the first it is `last`, which was read. What was told while
+    /// that was read follows.
+    fn begin_at(self: &Arc<Self>, last: i64) -> i64 {
+        let mut state = self.lock();
+        let seq = *state.told.get_or_insert(last);
+        state.send_early(self.place);
+        self.catch_up(&mut state);
+        seq
+    }
+
     /// Passes `told` on, in its order.
     fn tell(self: &Arc<Self>, told: Arc<Told>) {
         match told.seq() {
@@ -407,9 +433,9 @@ impl Room {
     /// Passes on what has a number.
     fn tell_in_order(self: &Arc<Self>, all: impl IntoIterator<Item = Arc<Told>>) {
         let mut state = self.lock();
-        let Some(last) = state.told else { return };
+        let last = state.told;
         for told in all {
-            let Some(seq) = told.seq().filter(|seq| *seq > last) else { continue };
+            let Some(seq) = told.seq().filter(|seq| last.is_none_or(|last| *seq > last)) else { continue };
             state.heard = state.heard.max(seq);
             if state.early.len() < MOST_EARLY {
                 state.early.insert(seq, told);
@@ -640,10 +666,10 @@ impl Taken {
     /// Messages after `since` that were told before this seat was taken, or `None` if they are too many, or `since` is ahead
     /// of the room: then the client's memory is of no use here.
     pub(crate) async fn missed(&self, since: i64) -> Result<Option<Vec<Arc<Told>>>, ChatError> {
-        let count = self.seq - since;
-        if since < 0 || !(0..=MOST_RECOVERED).contains(&count) {
+        if !(0..=self.seq).contains(&since) || self.seq - since > MOST_RECOVERED {
             return Ok(None);
         }
+        let count = self.seq - since;
         if count == 0 {
             return Ok(Some(Vec::new()));
         }

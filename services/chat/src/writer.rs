@@ -106,6 +106,10 @@ pub(crate) async fn work(
         for (room_id, messages) in new {
             hub.tell_messages(room_id, messages).await;
         }
+        // Of one whose commit was not heard of, nobody was told.
+        for Stored { message, .. } in results.iter().flatten().filter(|stored| !stored.is_new) {
+            hub.has_up_to(message.room_id, message.seq);
+        }
         for (result, waiting) in results.into_iter().zip(waiting) {
             let _ = waiting.send(result); // Whoever sent it may be gone; it is stored all the same.
         }

@@ -71,12 +71,17 @@ impl Present {
 impl Hub {
     /// Somebody has come or gone.
     pub(super) fn stir(&self, room_id: RoomId, at: Where) {
-        let mut rooms = lock(&self.stirred.rooms);
-        let known = rooms.entry(room_id).or_insert(at);
-        if at == Where::Here {
-            *known = at;
-        }
+        keep(&mut lock(&self.stirred.rooms), room_id, at);
         self.stirred.notify.notify_one();
+    }
+
+    fn is_crowd(&self, room_id: RoomId) -> bool {
+        self.find(room_id).is_some_and(|room| room.lock().present.crowd.is_some())
+    }
+
+    async fn take_notes(&self, rooms: HashMap<RoomId, Where>) {
+        let notes = stream::iter(rooms);
+        notes.for_each_concurrent(AT_ONCE, async |(room_id, at)| self.take_note(room_id, at).await).await;
     }
 
     /// Who has the room open, at whatever instance.
@@ -187,22 +192,36 @@ impl Room {
 pub(crate) async fn attend(hub: Arc<Hub>, shutdown: CancellationToken) {
     let mut renew = tokio::time::interval(RENEW_EVERY);
     let mut count = tokio::time::interval(COUNT_EVERY);
+    let mut crowds = HashMap::new();
     loop {
-        let rooms: Vec<_> = tokio::select! {
+        let rooms = tokio::select! {
             () = hub.stirred.notify.notified() => {
                 tokio::time::sleep(GATHER).await;
-                std::mem::take(&mut *lock(&hub.stirred.rooms)).into_iter().collect()
+                let stirred = std::mem::take(&mut *lock(&hub.stirred.rooms)).into_iter();
+                // The note of a crowd is long: it is written when the crowd is counted.
+                let (of_crowds, rooms): (Vec<_>, Vec<_>) = stirred.partition(|(room_id, _)| hub.is_crowd(*room_id));
+                of_crowds.into_iter().for_each(|(room_id, at)| keep(&mut crowds, room_id, at));
+                rooms.into_iter().collect()
             }
             _ = renew.tick(), if hub.backplane.is_remote() => {
                 hub.open_rooms().iter().map(|room| (room.place.room_id, Where::Elsewhere)).collect()
             }
             _ = count.tick() => {
+                hub.take_notes(std::mem::take(&mut crowds)).await;
                 hub.open_rooms().iter().for_each(|room| room.count());
                 continue;
             }
             () = shutdown.cancelled() => return,
         };
-        stream::iter(rooms).for_each_concurrent(AT_ONCE, async |(room_id, at)| hub.take_note(room_id, at).await).await;
+        hub.take_notes(rooms).await;
+    }
+}
+
+/// Of a room where somebody has come or gone here it is remembered, whatever happened elsewhere.
+fn keep(rooms: &mut HashMap<RoomId, Where>, room_id: RoomId, at: Where) {
+    let known = rooms.entry(room_id).or_insert(at);
+    if at == Where::Here {
+        *known = at;
     }
 }
 

@@ -161,5 +161,9 @@ async fn bad_input_is_refused_with_the_field_that_is_wrong() {
         let body = problem(chat.post(&ana, path, &body).send().await.unwrap(), 422, "invalid-fields").await;
         assert!(body["fields"].get(field).is_some(), "{field} in {body}");
     }
+    let named = json!({"content": "a", "client_message_id": "a1"});
+    let answer = chat.post(&ana, &messages, &named).header("Idempotency-Key", "a b").send().await.unwrap();
+    let body = problem(answer, 422, "invalid-fields").await;
+    assert!(body["fields"].get("idempotency-key").is_some(), "also beside a name that is valid: {body}");
     assert!(chat.stored(room).await.is_empty());
 }

@@ -47,6 +47,24 @@ pub(crate) struct Made {
     pub(crate) code: String,
 }
 
+impl House {
+    /// A process that listens there.
+    pub(crate) async fn program(&self, listen: &str) -> Program {
+        let mut all = vec![
+            ("DATABASE_URL", self.database.url.clone()),
+            ("AMPHI_DATA_DIR", self.data.path().display().to_string()),
+            ("AUTH_URL", self.issuer.url.clone()),
+            ("CHAT_LISTEN", listen.to_owned()),
+            ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+            // Tests write faster than people.
+            ("CHAT_RATE_PER_USER", "1000000/10s".to_owned()),
+            ("CHAT_RATE_PER_ROOM", "1000000/10s".to_owned()),
+        ];
+        all.extend(self.settings.clone());
+        Program::start(PROGRAM, &[], &all).await
+    }
+}
+
 impl TestChat {
     pub(crate) async fn start() -> Self {
         Self::with(Vec::new()).await
@@ -68,18 +86,7 @@ impl TestChat {
     }
 
     async fn instance(house: std::sync::Arc<House>) -> Self {
-        let mut all = vec![
-            ("DATABASE_URL", house.database.url.clone()),
-            ("AMPHI_DATA_DIR", house.data.path().display().to_string()),
-            ("AUTH_URL", house.issuer.url.clone()),
-            ("CHAT_LISTEN", "127.0.0.1:0".to_owned()),
-            ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
-            // Tests write faster than people.
-            ("CHAT_RATE_PER_USER", "1000000/10s".to_owned()),
-            ("CHAT_RATE_PER_ROOM", "1000000/10s".to_owned()),
-        ];
-        all.extend(house.settings.clone());
-        let program = Program::start(PROGRAM, &[], &all).await;
+        let program = house.program("127.0.0.1:0").await;
         let url = program.announced("chat");
         Self { program, client: testkit::client(), url, house }
     }
@@ -158,7 +165,7 @@ impl TestChat {
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
-    async fn query(
+    pub(crate) async fn query(
         &self,
         sql: &str,
         parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
@@ -301,4 +308,10 @@ pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value 
     let body: Value = answer.json().await.unwrap();
     assert_eq!((actual, body["code"].as_str()), (status, Some(code)), "{body}");
     body
+}
+
+/// The number that the long version of a test was asked for.
+#[expect(clippy::disallowed_methods, reason = "tests have no configuration but this")]
+pub(crate) fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
