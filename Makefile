@@ -42,7 +42,7 @@ bench-gateway: cargo ## measure the gateway beside nginx, haproxy and caddy; som
 bench-streams: cargo ## measure lists, callbacks, their news and viewers of streams; some 5 minutes; ARGS="news" measures a part
 	@exec bench/streams $(ARGS)
 
-bench-chat: cargo ## measure chat beside nchan, Socket.IO and ws: fan-out, writes, memory, a storm; some 6 minutes; ARGS="writes" measures a part
+bench-chat: cargo ## measure chat beside nchan, Socket.IO and ws: fan-out, writes, memory, a storm; some 4 minutes; ARGS="writes" measures a part
 	@exec bench/chat $(ARGS)
 
 up: ## start the private services that tests use, and keep them: rerun one test against them
