@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINARY := $(TARGET_DIR)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))/amphi
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check generated bench bench-gateway bench-streams up down cargo
+.PHONY: help run test check generated bench bench-gateway bench-streams bench-chat up down cargo
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-gateway: cargo ## measure the gateway beside nginx, haproxy and caddy; som
 
 bench-streams: cargo ## measure lists, callbacks, their news and viewers of streams; some 5 minutes; ARGS="news" measures a part
 	@exec bench/streams $(ARGS)
+
+bench-chat: cargo ## measure chat beside nchan, Socket.IO and ws: fan-out, writes, memory, a storm; some 4 minutes; ARGS="writes" measures a part
+	@exec bench/chat $(ARGS)
 
 up: ## start the private services that tests use, and keep them: rerun one test against them
 	@deploy/local/install postgresql rabbitmq redis

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What bench/gateway and bench/streams share; sourced, never run. Each has a folder of its own, $dir, for everything that it
+# What bench/gateway, bench/streams and bench/chat share; sourced, never run. Each has a folder of its own, $dir, for all that it
 # starts and writes, and ends what it has started whatever ends itself.
 source "$(dirname -- "${BASH_SOURCE[0]}")/../deploy/local/lib.sh"
 
@@ -78,11 +78,13 @@ started() {
 serves() { started "$1" accepts 127.0.0.1 "${port[$1]}"; }
 is_ready() { started "$1" grep -qs 'Amphi is ready' "$dir/$1.err"; }
 
-# nginx NAME DIRECTIVES: an nginx with one worker on its port; DIRECTIVES are those of its `http` block.
+# nginx NAME DIRECTIVES: an nginx with one worker on its port; DIRECTIVES are those of its `http` block, $nginx_main what
+# stands before it.
 nginx() {
   local name=$1
   cat >"$dir/$name.conf" <<CONF
 $( ((EUID != 0)) || echo 'user root;')
+${nginx_main:-}
 daemon off;
 pid $dir/$name.pid;
 error_log $dir/$name.err;
@@ -94,7 +96,7 @@ http {
   uwsgi_temp_path $dir/$name.tmp; scgi_temp_path $dir/$name.tmp;
   access_log off;
   keepalive_requests 1000000000;
-  upstream json { server 127.0.0.1:${port[upstream]}; keepalive 256; keepalive_requests 1000000000; }
+  ${port[upstream]:+upstream json { server 127.0.0.1:${port[upstream]}; keepalive 256; keepalive_requests 1000000000; \}}
   proxy_http_version 1.1;
 $2
 }

@@ -2,5 +2,6 @@
 
 pub mod figures;
 pub mod http;
+pub mod postgres;
 pub mod servers;
 pub mod wrk;

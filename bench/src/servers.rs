@@ -44,6 +44,12 @@ fn parse(line: &str) -> anyhow::Result<Server> {
 }
 
 impl Server {
+    /// One that is none of those that were started before.
+    #[must_use]
+    pub fn of(name: &str, address: SocketAddr, pid: u32) -> Self {
+        Self { name: name.to_owned(), address, roots: vec![pid], log: None }
+    }
+
     /// User and system time of its processes, their threads and their children so far, in seconds: the whole, and each
     /// root's part.
     pub fn cpu(&self) -> anyhow::Result<Cpu> {

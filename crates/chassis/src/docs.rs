@@ -17,12 +17,17 @@ use crate::service::Service;
 const TABLE_BEGINS: &str = "<!-- settings: written by `make generated` -->";
 const TABLE_ENDS: &str = "<!-- end of settings -->";
 
-/// OpenAPI a service, AsyncAPI and the list of problems into `out`, and the table of settings into `readme`.
+/// OpenAPI a service, AsyncAPI of events and of WebSockets, and the list of problems into `out`, and the table of settings into `readme`.
 pub fn write(services: &[Service], out: &Path, readme: &Path) -> anyhow::Result<()> {
     let openapi = out.join("openapi");
     fs::create_dir_all(&openapi)?;
+    let asyncapi = out.join("asyncapi");
+    fs::create_dir_all(&asyncapi)?;
     for service in services {
         write_json(&openapi.join(format!("{}.json", service.name)), &openapi_of(service)?)?;
+        if let Some(document) = service.asyncapi {
+            write_json(&asyncapi.join(format!("{}.json", service.name)), &document())?;
+        }
     }
     write_json(&out.join("asyncapi.json"), &events::asyncapi())?;
     fs::write(out.join("problems.md"), problems(services))?;

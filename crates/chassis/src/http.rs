@@ -5,20 +5,27 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_codec::Framed;
+use actix_http::{HttpService, Request, h1};
+use actix_server::Server;
+use actix_service::{IntoServiceFactory as _, Service, ServiceFactory, fn_factory, map_config};
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
 use actix_web::error::{JsonPayloadError, PathError, QueryPayloadError};
 use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::http::{KeepAlive, Method, StatusCode};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, HttpServer, ResponseError as _, web};
+use actix_web::{App, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _, web};
 use common::problem::kinds;
 use common::{Problem, Trace, Verifier};
 use opentelemetry::global;
 use opentelemetry::trace::TraceContextExt as _;
 use socket2::SockRef;
+use tokio::net::TcpStream;
 use tracing::Instrument as _;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::upgrade::{BrokenOff, Upgrades};
 
 /// The header that names a request in logs, from the gateway to the last service.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -64,31 +71,74 @@ pub fn server(listener: TcpListener, options: Options, verifier: Verifier, route
     let Options { service, workers, drain } = options;
     // Accepted connections inherit it.
     SockRef::from(&listener).set_tcp_user_timeout(Some(UNREAD_TIMEOUT))?;
-    let server = HttpServer::new(move || {
-        let routes = Arc::clone(&routes);
-        App::new()
-            .wrap(from_fn(move |request, next| observe(service, request, next)))
-            .app_data(web::Data::new(verifier.clone()))
-            .app_data(
-                web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _| json_problem(&error).into()),
-            )
-            .app_data(web::QueryConfig::default().error_handler(|error, _| query_problem(&error).into()))
-            .app_data(web::PathConfig::default().error_handler(|error, request| path_problem(&error, request).into()))
-            .default_service(web::to(no_such_path))
-            .configure(move |config| routes(config))
-    });
-    Ok(server
-        .workers(workers)
-        .keep_alive(KeepAlive::Timeout(KEEP_ALIVE))
-        .client_request_timeout(HEAD_TIMEOUT)
-        // A client that closes its half has left: only so is an answer that it waits for taken back at once.
-        .h1_allow_half_closed(false)
-        // Without it, Nagle's algorithm holds back the last part of an answer for up to 40 ms.
-        .tcp_nodelay(true)
-        .shutdown_timeout(drain.as_secs().max(1))
-        .disable_signals()
-        .listen(listener)?
-        .run())
+    let builder = Server::build().workers(workers).shutdown_timeout(drain.as_secs().max(1)).disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let serve = move || {
+        let stopping = stopping.clone();
+        let app = || app(service, verifier.clone(), Arc::clone(&routes));
+        HttpService::build()
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(HEAD_TIMEOUT)
+            // A client that closes its half has left: only so is an answer that it waits for taken back at once.
+            .h1_allow_half_closed(false)
+            // Without it, Nagle's algorithm holds back the last part of an answer for up to 40 ms.
+            .tcp_nodelay(true)
+            .upgrade(upgrades(app()))
+            .finish(map_config(app(), |()| AppConfig::default()))
+            .tcp()
+    };
+    Ok(builder.listen(service, listener, serve)?.run())
+}
+
+/// What answers requests.
+fn app(
+    service: &'static str,
+    verifier: Verifier,
+    routes: Routes,
+) -> impl ServiceFactory<
+    Request,
+    Config = AppConfig,
+    Response = ServiceResponse,
+    Error = actix_web::Error,
+    InitError = (),
+    Service = impl Service<Request, Response = ServiceResponse, Error = actix_web::Error, Future: 'static> + 'static,
+    Future: 'static,
+> + 'static {
+    App::new()
+        .wrap(from_fn(move |request, next| observe(service, request, next)))
+        .app_data(web::Data::new(verifier))
+        .app_data(web::JsonConfig::default().limit(JSON_LIMIT).error_handler(|error, _| json_problem(&error).into()))
+        .app_data(web::QueryConfig::default().error_handler(|error, _| query_problem(&error).into()))
+        .app_data(web::PathConfig::default().error_handler(|error, request| path_problem(&error, request).into()))
+        .default_service(web::to(no_such_path))
+        .configure(move |config| routes(config))
+        .into_factory()
+}
+
+/// What answers those that ask for an upgrade.
+fn upgrades<F, S>(
+    app: F,
+) -> impl ServiceFactory<
+    (Request, Framed<TcpStream, h1::Codec>),
+    Config = (),
+    Response = (),
+    Error = BrokenOff,
+    InitError = (),
+    Service = Upgrades<S>,
+    Future: 'static,
+> + 'static
+where
+    F: ServiceFactory<Request, Config = AppConfig, Service = S, InitError = (), Future: 'static> + 'static,
+    S: Service<Request, Response = ServiceResponse, Error = actix_web::Error> + 'static,
+{
+    fn_factory(move || {
+        let app = app.new_service(AppConfig::default());
+        async move { Ok(Upgrades::new(app.await?)) }
+    })
 }
 
 async fn no_such_path(request: HttpRequest) -> HttpResponse {

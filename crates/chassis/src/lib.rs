@@ -6,6 +6,7 @@
 //! - [`http`] and [`admin`]: the public and the private server; [`health`]: readiness with reasons.
 //! - [`db`]: pool and migrations of a schema; [`embedded_postgres`]: the database when none is configured.
 //! - [`telemetry`]: logs, traces, metrics. [`access_log`]: a line a request. [`trust`]: what auth tells of tokens. [`tasks`]: tracked tasks.
+//! - [`upgrade`]: connections that go on as WebSockets.
 //! - [`docs`]: writes the documents that follow from the code.
 
 pub mod access_log;
@@ -24,6 +25,7 @@ pub mod service;
 pub mod tasks;
 pub mod telemetry;
 pub mod trust;
+pub mod upgrade;
 
 mod log_sink;
 

@@ -40,6 +40,8 @@ pub struct Service {
     pub problems: &'static [Kind],
     /// Its API, with canonical paths.
     pub openapi: fn() -> OpenApi,
+    /// What is said on its WebSockets, as an AsyncAPI document. `None`: it has none.
+    pub asyncapi: Option<fn() -> serde_json::Value>,
     /// What an operator can have it do besides serving: `amphi <service> <command>`.
     pub commands: &'static [Command],
     /// Reads its configuration, and returns how to start with it.

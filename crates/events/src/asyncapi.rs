@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::{Envelope, Event, RecordingReady, SUBSCRIPTIONS, StreamDeleted, StreamEnded, StreamWentLive};
 use crate::{StreamAnnounced, StreamScheduledSoon};
-use crate::{UserDeleted, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
+use crate::{UserDeleted, UserEmailChanged, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 
 /// The document: a channel and a message for every event, and an operation for every queue that receives it.
 ///
@@ -84,6 +84,7 @@ const DESCRIPTION: &str = "What services tell each other. A change and its event
 fn all() -> Vec<Described> {
     vec![
         describe::<UserRegistered>(),
+        describe::<UserEmailChanged>(),
         describe::<UserSuspended>(),
         describe::<UserReinstated>(),
         describe::<UserRoleChanged>(),

@@ -14,6 +14,9 @@ pub struct UserRegistered {
     /// As the user wrote it; shown to other users.
     pub full_name: String,
     pub role: Role,
+    /// Shown to other users only where they share a room, and an installation may hide it. Absent in events of old.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
 }
 
 impl Event for UserRegistered {
@@ -21,7 +24,25 @@ impl Event for UserRegistered {
     const SUMMARY: &'static str = "A user registered.";
 
     fn example() -> Self {
-        Self { user_id: example_user(), full_name: "Ana Nguyen".to_owned(), role: Role::Member }
+        let email = Some("ana@example.org".to_owned());
+        Self { user_id: example_user(), full_name: "Ana Nguyen".to_owned(), role: Role::Member, email }
+    }
+}
+
+/// A user has another e-mail address, and has shown that it is theirs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UserEmailChanged {
+    pub user_id: UserId,
+    /// From now on. As [`UserRegistered::email`].
+    pub email: String,
+}
+
+impl Event for UserEmailChanged {
+    const NAME: &'static str = "auth.user.email_changed.v1";
+    const SUMMARY: &'static str = "A user has another e-mail address.";
+
+    fn example() -> Self {
+        Self { user_id: example_user(), email: "ana@example.net".to_owned() }
     }
 }
 

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 
 pub use asyncapi::asyncapi;
-pub use auth::{UserDeleted, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
+pub use auth::{UserDeleted, UserEmailChanged, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 pub use envelope::{Envelope, OpenError};
 pub use pattern::matches;
 pub use stream::{

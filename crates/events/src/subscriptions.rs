@@ -35,7 +35,7 @@ pub const SUBSCRIPTIONS: &[Subscription] = &[
     Subscription {
         queue: "chat.users",
         patterns: &["auth.user.*.v1"],
-        purpose: "Chat keeps the names of users, so that messages show who wrote them.",
+        purpose: "Chat keeps the names and e-mail addresses of users, so that messages show who wrote them.",
     },
     Subscription {
         queue: "auth.notices",
@@ -44,7 +44,7 @@ pub const SUBSCRIPTIONS: &[Subscription] = &[
     },
     Subscription {
         queue: "chat.streams",
-        patterns: &["stream.live.started.v1", "stream.live.ended.v1"],
-        purpose: "Chat opens a room for a stream that goes on air, and closes it when that ends.",
+        patterns: &["stream.live.started.v1", "stream.live.ended.v1", "stream.stream.deleted.v1"],
+        purpose: "Chat opens a room for a stream that goes on air, closes it when that ends, and deletes it with the stream.",
     },
 ];

@@ -6,11 +6,13 @@
 //! - [`private`]: a server of the test's own, to kill.
 //! - [`Program`]: our own programs as processes. [`media`]: a media server, encoders and players.
 //! - [`Issuer`]: mints tokens, for tests of a service without auth.
+//! - [`Documented`]: whether what is said on a WebSocket is as a document has it.
 //! - [`otlp`]: a collector that keeps the traces it is sent. [`client`]: an HTTP client.
 //! - [`eventually`]: the one place where a test waits for something to become true.
 
 mod amqp;
 mod database;
+mod documented;
 mod issuer;
 pub mod media;
 pub mod otlp;
@@ -25,6 +27,7 @@ use tokio::time::{Instant, sleep};
 
 pub use amqp::{AmqpNamespace, amqp_namespace};
 pub use database::{TestDatabase, database, database_on, pool};
+pub use documented::Documented;
 pub use issuer::Issuer;
 pub use ports::free_port;
 pub use private::{Postgres, RabbitMq, Redis};

@@ -32,6 +32,11 @@ impl Postgres {
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.0.port)
     }
+
+    /// End it at once, as `pg_ctl stop -m immediate` does: it recovers when it is started again.
+    pub async fn stop_at_once(&self) {
+        self.0.run("abort").await;
+    }
 }
 
 impl RabbitMq {

@@ -23,7 +23,7 @@ const CODE_ALPHABET: &[u8] = b"23456789ABCDEFGHJKMNPQRSTUVWXYZ";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Whoever has the code may join.
+    /// Whoever has the code may join, and if it is public everybody.
     Group,
     /// Two users, for good.
     Direct,
@@ -78,6 +78,8 @@ pub struct Room {
     pub avatar_url: Option<String>,
     /// Whose chat it is.
     pub stream_id: Option<StreamId>,
+    /// Whether one joins it by its id.
+    pub is_public: bool,
     /// The number of its last message.
     pub last_seq: i64,
     pub created_by: Option<UserId>,
@@ -212,15 +214,33 @@ impl Draft {
                 invalid.field("file_url", format!("must be an address of at most {LONGEST_FILE_URL} bytes"));
             }
         }
-        if let Some(id) = &client_message_id
-            && (id.is_empty()
-                || id.len() > LONGEST_CLIENT_MESSAGE_ID
-                || !id.bytes().all(|byte| byte.is_ascii_graphic()))
-        {
-            invalid
-                .field("client_message_id", format!("has 1 to {LONGEST_CLIENT_MESSAGE_ID} printable ASCII characters"));
+        if let Some(id) = &client_message_id {
+            check_client_message_id("client_message_id", id, &mut invalid);
         }
         invalid.or(Self { kind, content, file_url, client_message_id })
+    }
+}
+
+/// Says of `field` if `id` cannot be a client's own name for a message.
+pub(crate) fn check_client_message_id(field: &'static str, id: &str, invalid: &mut Invalid) {
+    let is_printable = id.bytes().all(|byte| byte.is_ascii_graphic());
+    if id.is_empty() || id.len() > LONGEST_CLIENT_MESSAGE_ID || !is_printable {
+        invalid.field(field, format!("has 1 to {LONGEST_CLIENT_MESSAGE_ID} printable ASCII characters"));
+    }
+}
+
+/// Whether members of a room see the e-mail addresses of who writes in it.
+///
+/// In the chat of a stream, which everybody may join, nobody does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Emails {
+    Shown,
+    Hidden,
+}
+
+impl Emails {
+    pub(crate) fn seen_in(self, is_of_stream: bool, email: Option<String>) -> Option<String> {
+        email.filter(|_| self == Self::Shown && !is_of_stream)
     }
 }
 
@@ -235,6 +255,8 @@ pub struct Message {
     pub user_id: UserId,
     /// As it was known when the message was sent or read.
     pub user_name: Option<String>,
+    /// The same, where it may be seen.
+    pub user_email: Option<String>,
     pub kind: ContentKind,
     pub content: String,
     pub file_url: Option<String>,

@@ -243,13 +243,13 @@ impl Lines {
         };
         let answer = match (query.sid, is_socket) {
             (None, false) if request.method() == Method::GET => self.open_polled(speaker),
-            (None, true) if request.method() == Method::GET => return self.open_socket(request, payload, speaker),
+            (None, true) if request.method() == Method::GET => return self.open_socket(request, speaker),
             (None, _) => Err(Refusal::Method),
             (Some(sid), is_socket) => {
                 let line = lock(&self.known).get(&sid).cloned();
                 match (line, request.method()) {
                     (None, _) => Err(Refusal::Sid),
-                    (Some(line), &Method::GET) if is_socket => return self.upgrade(request, payload, line),
+                    (Some(line), &Method::GET) if is_socket => return self.upgrade(request, line),
                     (Some(line), _) if line.is_socket() => Err(Refusal::Request),
                     (Some(line), &Method::GET) => self.poll(line).await,
                     (Some(line), &Method::POST) if !is_socket => self.post(line, payload).await,
@@ -264,21 +264,19 @@ impl Lines {
     fn open_socket<S: Speaker + 'static>(
         self: &Arc<Self>,
         request: &HttpRequest,
-        payload: web::Payload,
         speaker: impl FnOnce(Arc<Outbox>) -> S,
     ) -> Result<HttpResponse, actix_web::Error> {
-        let (answer, outbox, inbox) = socket::open(request, payload)?;
-        let (line, packets) = Line::new(self.new_sid(), outbox);
+        let opened = socket::open(request)?;
+        let (line, packets) = Line::new(self.new_sid(), Arc::clone(&opened.outbox));
         lock(&line.uses).is_socket = true;
         line.outbox.send(text_frame(self.opening(&line, false).as_bytes()));
         let (lines, speaker) = (Arc::clone(self), speaker(Arc::clone(&line.outbox)));
-        actix_web::rt::spawn(async move {
+        opened.heard_by(request, async move |inbox| {
             tokio::select! {
                 () = lines.keep(Arc::clone(&line), packets, speaker) => {}
                 () = async { pump(&line, inbox).await; pending().await } => {}
             }
-        });
-        Ok(answer)
+        })
     }
 
     /// A new line that is polled.
@@ -401,21 +399,17 @@ impl Lines {
     }
 
     /// A WebSocket that wants to take over from the polls.
-    fn upgrade(
-        self: &Arc<Self>,
-        request: &HttpRequest,
-        payload: web::Payload,
-        line: Arc<Line>,
-    ) -> Result<HttpResponse, actix_web::Error> {
-        let (answer, outbox, mut inbox) = socket::open(request, payload)?;
+    fn upgrade(self: &Arc<Self>, request: &HttpRequest, line: Arc<Line>) -> Result<HttpResponse, actix_web::Error> {
+        let opened = socket::open(request)?;
+        let outbox = Arc::clone(&opened.outbox);
         let Some(mut turn) = line.turn(|uses| &mut uses.is_upgraded) else {
             outbox.close(CloseCode::Policy, "another WebSocket carries this session");
-            return Ok(answer);
+            return opened.heard_by(request, |_| std::future::ready(()));
         };
         // Whatever comes of it, the line goes on.
         turn.is_done = true;
         let lines = Arc::clone(self);
-        actix_web::rt::spawn(async move {
+        opened.heard_by(request, async move |mut inbox| {
             let probed = timeout(lines.rules.ping_timeout, probe(&line, &outbox, &mut inbox)).await;
             if probed != Ok(true) {
                 lock(&line.uses).is_probed = false;
@@ -427,8 +421,7 @@ impl Lines {
             outbox.go_on_with(&line.outbox);
             pump(&line, inbox).await;
             drop(turn);
-        });
-        Ok(answer)
+        })
     }
 
     /// Keeps the beat of a line, and brings what the client says to `speaker`, until it ends.
@@ -439,7 +432,8 @@ impl Lines {
         while !line.outbox.is_closed() {
             tokio::select! {
                 packet = packets.recv(), if speaker.is_ready() => match packet {
-                    Some(Packet::Message(message)) => if !speaker.hear(message).await { break },
+                    // On the heap: a line that is idle does not hold room for it.
+                    Some(Packet::Message(message)) => if !Box::pin(speaker.hear(message)).await { break },
                     Some(Packet::Pong) => {
                         is_asked = false;
                         beat.as_mut().reset(Instant::now() + ping_interval);
@@ -479,7 +473,7 @@ impl Lines {
 }
 
 /// Whether the client of a WebSocket has shown that it can take over, and does.
-async fn probe(line: &Line, outbox: &Outbox, inbox: &mut Inbox) -> bool {
+async fn probe(line: &Line, outbox: &Arc<Outbox>, inbox: &mut Inbox) -> bool {
     let mut next = async || match inbox.next().await {
         Some(Ok(received)) => Packet::received(received),
         _ => None,

@@ -8,7 +8,8 @@ use common::{Invalid, Problem, RoomId, UserId};
 use diesel_async::pooled_connection::deadpool::PoolError;
 
 common::problems! {
-    /// There is no such room, or you are not a member of it: which of the two is told to nobody.
+    /// There is no such room, or you are not a member of it: which of the two is told to nobody. A group that is not public is
+    /// joined with its code.
     NO_SUCH_ROOM = 404 "no-such-room" "No such room";
     /// No room has this code.
     NO_SUCH_CODE = 404 "no-such-code" "No such code";
@@ -32,6 +33,8 @@ common::problems! {
 pub enum ChatError {
     #[error("there is no room {0}, or you are not a member of it")]
     NoSuchRoom(RoomId),
+    #[error("there is no room {0} that you may join by its id: a group is joined with its code")]
+    NotJoinedById(RoomId),
     #[error("there is no such room, or you are not a member of it")]
     NotInRoom,
     #[error("You must join the room first")]
@@ -70,7 +73,7 @@ pub(crate) fn invalid(field: &'static str, reason: impl Display) -> ChatError {
 impl From<ChatError> for Problem {
     fn from(error: ChatError) -> Self {
         match error {
-            ChatError::NoSuchRoom(_) | ChatError::NotInRoom => NO_SUCH_ROOM.say(&error),
+            ChatError::NoSuchRoom(_) | ChatError::NotJoinedById(_) | ChatError::NotInRoom => NO_SUCH_ROOM.say(&error),
             ChatError::NotJoined => NOT_JOINED.say(&error),
             ChatError::TooManyRooms => TOO_MANY_ROOMS.say(&error),
             ChatError::NoSuchCode => NO_SUCH_CODE.say(&error),

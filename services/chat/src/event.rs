@@ -22,6 +22,10 @@ pub(crate) enum Event {
     Left { user_id: UserId },
     /// A user is a member no more: whoever has the room open for them closes it.
     Removed { user_id: UserId },
+    /// So many have the room open: a crowd, which is not told who comes and goes; or one no longer.
+    Online { count: usize },
+    /// The room is no more: whoever has it open is in it no longer.
+    Deleted,
     /// A user is typing, or is no more. Nothing that the user's own connections are told.
     Typing { user_id: UserId, is_typing: bool },
     /// A user has read all up to this message.
@@ -47,6 +51,16 @@ impl Told {
             Event::Message(message) => Some(message.seq),
             _ => None,
         }
+    }
+
+    /// About how many bytes it takes here.
+    pub(crate) fn size(&self) -> usize {
+        let content = match &self.event {
+            Event::Message(message) => message.content.len(),
+            _ => 0,
+        };
+        // The content also stands in the frames, in one twice.
+        size_of::<Self>() + 5 * content
     }
 
     pub(crate) fn is_hidden_from(&self, user_id: UserId) -> bool {

@@ -5,14 +5,19 @@
 //! that loses a message, or is away, delays it and loses nothing.
 
 mod followers;
+mod lobby;
+mod peers;
 mod presence;
+mod recent;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use actix_http::ws::CloseCode;
 use backplane::{Backplane, Heard, Listener};
+use bytes::Bytes;
 use chassis::Tasks;
 use chassis::db::Pool;
 use common::{RoomId, UserId};
@@ -21,7 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dialect::Dialect;
-use crate::domain::{Message, Place};
+use crate::domain::{Emails, Message, Place};
 use crate::error::ChatError;
 use crate::event::{Event, Told};
 use crate::socket::Outbox;
@@ -30,8 +35,12 @@ use crate::store::rooms;
 
 use followers::Followers;
 pub(crate) use followers::{Change, Following};
+use lobby::Lobby;
+use peers::Peers;
+pub(crate) use peers::beat;
 pub(crate) use presence::attend;
 use presence::{Present, Stirred, Where};
+use recent::Recent;
 
 /// How long a missing message may be on its way from another instance before it is read from the database.
 const MISSING_FOR: Duration = Duration::from_millis(20);
@@ -55,6 +64,7 @@ pub(crate) struct Hub {
     /// This instance, among those on the backplane.
     instance: u64,
     pool: Pool,
+    pub(crate) emails: Emails,
     backplane: Backplane,
     listener: Listener,
     tasks: Tasks,
@@ -62,7 +72,9 @@ pub(crate) struct Hub {
     /// Nothing is published before: the backplane has not taken something.
     away_until: Mutex<Option<Instant>>,
     stirred: Stirred,
+    peers: Peers,
     followers: Followers,
+    lobby: Lobby,
 }
 
 /// A room that somebody has open.
@@ -70,6 +82,8 @@ pub(crate) struct Room {
     place: Place,
     hub: Arc<Hub>,
     state: Mutex<State>,
+    /// Held by whoever reads what others want to read too.
+    reading: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -81,6 +95,8 @@ struct State {
     /// Messages that came before one that is missing.
     early: BTreeMap<i64, Arc<Told>>,
     is_catching_up: bool,
+    /// What was told last, while somebody comes back.
+    recent: Option<Recent>,
     seats: Vec<Seat>,
     present: Present,
     /// Who is typing, and until when if it is not said again.
@@ -127,7 +143,7 @@ pub(crate) struct Taken {
 }
 
 impl Hub {
-    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks) -> Self {
+    pub(crate) fn new(pool: Pool, backplane: Backplane, tasks: Tasks, emails: Emails) -> Self {
         let (listener, work) = backplane.listen();
         let shutdown = tasks.shutdown();
         tasks.spawn(async move {
@@ -136,17 +152,31 @@ impl Hub {
                 () = shutdown.cancelled() => {}
             }
         });
+        let (lobby, asked) = Lobby::new();
+        tasks.spawn(lobby::work(pool.clone(), asked, tasks.shutdown()));
         Self {
             instance: fastrand::u64(..),
             pool,
+            emails,
             backplane,
             listener,
             tasks,
             rooms: Mutex::default(),
             away_until: Mutex::default(),
             stirred: Stirred::default(),
+            peers: Peers::default(),
             followers: Followers::default(),
+            lobby,
         }
+    }
+
+    /// Where the room is, if somebody has it open, or the user is a member of it.
+    pub(crate) async fn place(&self, room_id: RoomId, user_id: UserId) -> Result<Option<Place>, ChatError> {
+        if let Some(room) = self.find(room_id) {
+            return Ok(Some(room.place));
+        }
+        let found = self.lobby.ask(user_id, vec![room_id]).await?;
+        Ok(found.get(&room_id).map(|standing| standing.place))
     }
 
     /// Takes a seat in each of these rooms that the user is a member of, in their order.
@@ -176,13 +206,12 @@ impl Hub {
         }
         // From here on nothing that is written elsewhere is missed, nor that the user is taken out; what was before is in the
         // database.
-        let ids: Vec<i64> = places.iter().map(|place| place.room_id.0).collect();
+        let ids: Vec<RoomId> = places.iter().map(|place| place.room_id).collect();
         self.listener.join(ids.iter().map(|id| format!("{CHANNEL}{id}"))).await;
-        let last = rooms::last_seqs_for_member(&mut *self.pool.get().await?, user_id, &ids).await?;
+        let found = self.lobby.ask(user_id, ids).await?;
         all.retain_mut(|taken| {
-            let Some(last) = last.get(&taken.room.place.room_id) else { return false };
-            // Up to which number everybody here was told, or will be; for the first it is what was read.
-            taken.seq = *taken.room.lock().told.get_or_insert(*last);
+            let Some(standing) = found.get(&taken.room.place.room_id) else { return false };
+            taken.seq = taken.room.begin_at(standing.last_seq);
             true
         });
         Ok(all)
@@ -193,7 +222,12 @@ impl Hub {
         if let Some(room) = rooms.get(&place.room_id).and_then(Weak::upgrade) {
             return room;
         }
-        let room = Arc::new(Room { place, hub: Arc::clone(self), state: Mutex::default() });
+        let room = Arc::new(Room {
+            place,
+            hub: Arc::clone(self),
+            state: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+        });
         rooms.insert(place.room_id, Arc::downgrade(&room));
         room
     }
@@ -204,10 +238,33 @@ impl Hub {
 
     /// Tells everybody, here and elsewhere.
     pub(crate) async fn tell(&self, room_id: RoomId, event: Event) {
-        let channel = format!("{CHANNEL}{room_id}");
-        // A message that does not arrive is noticed by its number; what else is told is of the moment.
-        self.publish(&channel, &OfRoom::Event(&event)).await;
+        if self.backplane.is_remote() {
+            // A message that does not arrive is noticed by its number; what else is told is of the moment.
+            self.publish(&format!("{CHANNEL}{room_id}"), &OfRoom::Event(&event)).await;
+        }
         self.tell_here(room_id, event);
+    }
+
+    /// Tells everybody of messages of a room that were stored together.
+    pub(crate) async fn tell_messages(&self, room_id: RoomId, messages: Vec<Message>) {
+        let events: Vec<_> = messages.into_iter().map(Event::Message).collect();
+        if self.backplane.is_remote() {
+            let channel = format!("{CHANNEL}{room_id}");
+            for event in &events {
+                self.publish(&channel, &OfRoom::Event(event)).await;
+            }
+        }
+        if let Some(room) = self.find(room_id) {
+            let told = events.into_iter().map(|event| Arc::new(Told::new(room.place, event)));
+            room.tell_in_order(told);
+        }
+    }
+
+    /// The room has messages up to `seq`: those here who have not been told of one are.
+    pub(crate) fn has_up_to(&self, room_id: RoomId, seq: i64) {
+        if let Some(room) = self.find(room_id) {
+            room.is_at(seq);
+        }
     }
 
     async fn publish(&self, channel: &str, what: &impl Serialize) {
@@ -256,12 +313,15 @@ pub(crate) async fn listen(hub: Arc<Hub>, shutdown: CancellationToken) {
                     look.reset_immediately();
                 }
             },
-            _ = look.tick() => match hub.look(has_gap).await {
-                Ok(()) => has_gap = false,
-                Err(error) => {
-                    tracing::warn!(error = common::problem::chain(&error), "rooms could not be looked at");
+            _ = look.tick() => {
+                let is_away = hub.backplane.probe().await.is_err();
+                match hub.look(has_gap, is_away).await {
+                    Ok(()) => has_gap = false,
+                    Err(error) => {
+                        tracing::warn!(error = common::problem::chain(&error), "rooms could not be looked at");
+                    }
                 }
-            },
+            }
             () = shutdown.cancelled() => return,
         }
     }
@@ -294,12 +354,11 @@ impl Hub {
     }
 
     /// Looks whether something was missed, in one query for all rooms. After a gap also whether somebody was let into a room
-    /// or taken out, and who is there.
-    async fn look(&self, has_gap: bool) -> Result<(), ChatError> {
-        let open = self.open_rooms();
+    /// or taken out, and who is there; while the backplane is away, whether somebody was taken out.
+    async fn look(&self, has_gap: bool, is_away: bool) -> Result<(), ChatError> {
+        let mut open = self.open_rooms();
         if has_gap {
             self.tell_all_rooms().await?;
-            self.look_for_removed(&open).await?;
             for room in &open {
                 self.stir(room.place.room_id, Where::Elsewhere);
             }
@@ -309,10 +368,19 @@ impl Hub {
         }
         let ids: Vec<i64> = open.iter().map(|room| room.place.room_id.0).collect();
         let last = rooms::last_seqs(&mut *self.pool.get().await?, &ids).await?;
-        for room in open {
-            if let Some(seq) = last.get(&room.place.room_id) {
+        open.retain(|room| match last.get(&room.place.room_id) {
+            Some(seq) => {
                 room.is_at(*seq);
+                true
             }
+            None => {
+                room.tell(Arc::new(Told::new(room.place, Event::Deleted)));
+                false
+            }
+        });
+        // Nobody is a member of a room that is deleted: that is told as such.
+        if has_gap || is_away {
+            self.look_for_removed(&open).await?;
         }
         Ok(())
     }
@@ -322,7 +390,7 @@ impl Hub {
         for room in open {
             seated.extend(room.lock().seats.iter().map(|seat| (room.place.room_id, seat.user_id)));
         }
-        let members = messages::find_members(&mut *self.pool.get().await?, &seated).await?;
+        let members = messages::find_members(&*self.pool.get().await?, &seated).await?;
         for (room_id, user_id) in seated.into_iter().filter(|pair| !members.contains_key(pair)) {
             self.tell_here(room_id, Event::Removed { user_id });
         }
@@ -344,20 +412,34 @@ impl Room {
         state.seats.push(seat);
     }
 
+    /// Up to which number everybody here was told, or will be; for the first it is `last`, which was read. What was told while
+    /// that was read follows.
+    fn begin_at(self: &Arc<Self>, last: i64) -> i64 {
+        let mut state = self.lock();
+        let seq = *state.told.get_or_insert(last);
+        state.send_early(self.place);
+        self.catch_up(&mut state);
+        seq
+    }
+
     /// Passes `told` on, in its order.
     fn tell(self: &Arc<Self>, told: Arc<Told>) {
-        let mut state = self.lock();
-        let Some(seq) = told.seq() else {
-            self.tell_at_once(&mut state, &told);
-            return;
-        };
-        let Some(last) = state.told else { return };
-        if seq <= last {
-            return;
+        match told.seq() {
+            Some(_) => self.tell_in_order([told]),
+            None => self.tell_at_once(&mut self.lock(), &told),
         }
-        state.heard = state.heard.max(seq);
-        if state.early.len() < MOST_EARLY {
-            state.early.insert(seq, told);
+    }
+
+    /// Passes on what has a number.
+    fn tell_in_order(self: &Arc<Self>, all: impl IntoIterator<Item = Arc<Told>>) {
+        let mut state = self.lock();
+        let last = state.told;
+        for told in all {
+            let Some(seq) = told.seq().filter(|seq| last.is_none_or(|last| *seq > last)) else { continue };
+            state.heard = state.heard.max(seq);
+            if state.early.len() < MOST_EARLY {
+                state.early.insert(seq, told);
+            }
         }
         state.send_early(self.place);
         self.catch_up(&mut state);
@@ -373,6 +455,10 @@ impl Room {
                 state.remove(user_id);
                 self.hub.tell_followers(user_id, Change::Removed { room_id: self.place.room_id });
             }
+            Event::Deleted => {
+                state.end(told);
+                self.hub.stir(self.place.room_id, Where::Here);
+            }
             Event::Typing { user_id, is_typing: true } => {
                 state.typing.insert(user_id, Instant::now() + TYPING_FOR);
                 state.send(told);
@@ -387,7 +473,7 @@ impl Room {
                     state.send(told);
                 }
             }
-            Event::Message(_) | Event::Joined { .. } | Event::Left { .. } => state.send(told),
+            Event::Message(_) | Event::Joined { .. } | Event::Left { .. } | Event::Online { .. } => state.send(told),
         }
     }
 
@@ -460,7 +546,7 @@ impl Room {
 
     async fn read_after(&self, after: i64) -> Result<Vec<Message>, ChatError> {
         let mut conn = self.hub.pool.get().await?;
-        Ok(messages::after(&mut conn, self.place.room_id, after, READ).await?)
+        Ok(messages::after(&mut conn, self.place.room_id, after, READ, self.hub.emails).await?)
     }
 
     fn tell_read(&self, messages: Vec<Message>) {
@@ -482,14 +568,34 @@ impl State {
     fn send_early(&mut self, place: Place) {
         let Some(mut told) = self.told else { return };
         self.early.retain(|seq, _| *seq > told);
+        let mut following = Vec::new();
         while let Some(next) = self.early.remove(&(told + 1)) {
             if let Event::Message(message) = &next.event {
                 self.stop_typing(place, message.user_id);
             }
-            self.send(&next);
+            if let Some(recent) = &mut self.recent {
+                recent.push(&next);
+            }
+            following.push(next);
             told += 1;
         }
         self.told = Some(told);
+        self.send_messages(&following);
+    }
+
+    /// What comes together each socket is sent together, so that it goes out in one write.
+    fn send_messages(&mut self, all: &[Arc<Told>]) {
+        let frames: [OnceCell<Vec<Bytes>>; Dialect::COUNT] = Default::default();
+        self.seats.retain_mut(|seat| match &mut seat.held {
+            Some(held) => {
+                held.extend(all.iter().cloned());
+                true
+            }
+            None => {
+                let in_dialect = || all.iter().filter_map(|told| told.frame(seat.dialect)).collect();
+                seat.outbox.send_all(frames[seat.dialect as usize].get_or_init(in_dialect))
+            }
+        });
     }
 
     fn stop_typing(&mut self, place: Place, user_id: UserId) {
@@ -510,6 +616,18 @@ impl State {
                 None => true,
             },
         });
+    }
+
+    /// Tells everybody that the room is no more. Also those who have just come: what they are still to hear is gone too.
+    fn end(&mut self, told: &Told) {
+        self.told = None;
+        self.early.clear();
+        self.typing.clear();
+        for seat in self.seats.drain(..) {
+            if let Some(frame) = told.frame(seat.dialect) {
+                seat.outbox.send(frame);
+            }
+        }
     }
 
     fn remove(&mut self, user_id: UserId) {
@@ -547,19 +665,15 @@ impl Taken {
 
     /// Messages after `since` that were told before this seat was taken, or `None` if they are too many, or `since` is ahead
     /// of the room: then the client's memory is of no use here.
-    pub(crate) async fn missed(&self, since: i64) -> Result<Option<Vec<Message>>, ChatError> {
-        let count = self.seq - since;
-        if since < 0 || !(0..=MOST_RECOVERED).contains(&count) {
+    pub(crate) async fn missed(&self, since: i64) -> Result<Option<Vec<Arc<Told>>>, ChatError> {
+        if !(0..=self.seq).contains(&since) || self.seq - since > MOST_RECOVERED {
             return Ok(None);
         }
+        let count = self.seq - since;
         if count == 0 {
             return Ok(Some(Vec::new()));
         }
-        let mut conn = self.room.hub.pool.get().await?;
-        let messages = messages::after(&mut conn, self.room.place.room_id, since, count).await?;
-        // Nothing is between them: they are numbered without gaps.
-        let is_whole = messages.iter().zip(since + 1..).all(|(message, seq)| message.seq == seq);
-        Ok((is_whole && messages.len() as i64 == count).then_some(messages))
+        self.room.between(since, self.seq).await
     }
 }
 

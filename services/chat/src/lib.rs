@@ -3,7 +3,7 @@
 //! - [`domain`]: rooms, members, messages, and what a message may be.
 //! - `writer`: stores messages, each room's in one order. `hub`: who has which room open, and what they are told.
 //! - `rates`: how fast they may come. `receipts`: what was read.
-//! - `session`: a client's connection, in commands and answers; `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens.
+//! - `session`: a client's connection, in commands and answers; `socket`: a WebSocket as a queue of written frames. `dialect`: how the documents say what happens; `asyncapi`: a document of that.
 //! - `engine`: Engine.IO, a connection over a WebSocket or over long polls; `socket_io`: a client of it.
 //! - [`routes`]: the HTTP interface. `store`: the tables. `names`, `streams`: what we do with events of others.
 
@@ -12,6 +12,7 @@ pub mod domain;
 pub mod error;
 pub mod routes;
 
+mod asyncapi;
 mod dialect;
 mod engine;
 mod event;
@@ -57,6 +58,7 @@ pub const SERVICE: Service = Service {
     migrations: Some(|| MIGRATIONS),
     problems: error::ALL,
     openapi: routes::ApiDoc::openapi,
+    asyncapi: Some(asyncapi::asyncapi),
     commands: &[],
     load,
 };
@@ -83,9 +85,10 @@ fn load(env: &Env, core: &Core) -> Result<Start, ConfigError> {
 
 async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App> {
     let pool = context.pool()?;
-    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone()));
+    let hub = Arc::new(Hub::new(pool.clone(), context.backplane.clone(), context.tasks.clone(), config.emails));
     context.tasks.spawn(hub::listen(Arc::clone(&hub), context.tasks.shutdown()));
     context.tasks.spawn(hub::attend(Arc::clone(&hub), context.tasks.shutdown()));
+    context.tasks.spawn(hub::beat(Arc::clone(&hub), context.tasks.shutdown()));
     let rates = Arc::new(Rates::new(config.rate_per_user, config.rate_per_room));
     let (writer, queues) = Writer::new(Arc::clone(&rates));
     for queue in queues {
@@ -94,6 +97,7 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
     }
     let lines = Lines::new(context.health.instance(), config.socket_io.clone(), context.stopping.clone());
     let names = names::Names { hub: Arc::clone(&hub) };
+    let streams = streams::Streams { hub: Arc::clone(&hub) };
     let data = web::Data::new(App {
         config,
         pool,
@@ -111,5 +115,5 @@ async fn start(config: Config, context: Context) -> anyhow::Result<chassis::App>
         routes::configure(service);
     })
     .consume("chat.users", names)
-    .consume("chat.streams", streams::Streams))
+    .consume("chat.streams", streams))
 }

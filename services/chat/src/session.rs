@@ -19,7 +19,7 @@ use crate::App;
 use crate::dialect::Dialect;
 use crate::domain::{Draft, Place, RawDraft};
 use crate::error::ChatError;
-use crate::event::{Event, Told};
+use crate::event::Event;
 use crate::hub::{Change, Following, Taken};
 use crate::receipts;
 use crate::socket::{self, Broken, Inbox, Outbox, Received};
@@ -209,9 +209,10 @@ impl Session {
     pub(crate) async fn run(mut self, mut inbox: Inbox, joined: Option<RoomRef>) {
         let app = Arc::clone(&self.app);
         let watch = app.verifier.watch(self.claims.sid);
-        self.begin().await;
+        // What is done now and then stands on the heap for as long: a connection that is idle does not hold room for it.
+        Box::pin(self.begin()).await;
         if let Some(room) = joined {
-            self.obey(Command::Join { room, since: None, name: AckName::default() }).await;
+            Box::pin(self.obey(Command::Join { room, since: None, name: AckName::default() })).await;
         }
         let every = app.config.ping_every;
         let mut ping = interval_at(Instant::now() + every, every);
@@ -221,7 +222,7 @@ impl Session {
                 received = inbox.next(), if self.is_ready() => {
                     heard_at = Instant::now();
                     match received {
-                        Some(Ok(received)) => if self.receive(received).await.is_none() { break },
+                        Some(Ok(received)) => if Box::pin(self.receive(received)).await.is_none() { break },
                         Some(Err(Broken::TooLarge)) => {
                             self.outbox.close(CloseCode::Size, "a message has at most 64 KiB");
                         }
@@ -230,7 +231,7 @@ impl Session {
                     }
                 }
                 Some(underway) = self.underway.next() => self.acknowledge(underway),
-                change = next_change(&mut self.following) => self.change(change).await,
+                change = next_change(&mut self.following) => Box::pin(self.change(change)).await,
                 _ = ping.tick() => {
                     if heard_at.elapsed() > 2 * every {
                         self.outbox.close(CloseCode::Away, "nothing was heard of you");
@@ -439,10 +440,16 @@ impl Session {
     }
 
     async fn find(&self, room: RoomRef) -> Result<Place, ChatError> {
-        let (mut conn, user_id) = (self.app.pool.get().await?, self.claims.sub);
+        let user_id = self.claims.sub;
         let found = match room {
-            RoomRef::Stream(stream_id) => streams::enter(&mut conn, stream_id, user_id, self.app.clock.now()).await?,
-            RoomRef::Id(_) | RoomRef::Conversation(_) => rooms::find_for_member(&mut conn, room, user_id).await?,
+            RoomRef::Id(room_id) => {
+                return self.app.hub.place(room_id, user_id).await?.ok_or(ChatError::NotInRoom);
+            }
+            RoomRef::Stream(stream_id) => {
+                let (mut conn, now) = (self.app.pool.get().await?, self.app.clock.now());
+                streams::enter(&mut conn, stream_id, user_id, now).await?
+            }
+            RoomRef::Conversation(_) => rooms::find_for_member(&mut *self.app.pool.get().await?, room, user_id).await?,
         };
         Ok(found.ok_or(ChatError::NotInRoom)?.place())
     }
@@ -498,8 +505,8 @@ impl Session {
             };
             let recovered = since.map(|_| missed.is_some());
             self.reply(&Reply::Joined { room, room_id: place.room_id, seq: taken.seq, recovered, name });
-            for message in missed.unwrap_or_default() {
-                if let Some(frame) = Told::new(place, Event::Message(message)).frame(self.dialect) {
+            for told in missed.unwrap_or_default() {
+                if let Some(frame) = told.frame(self.dialect) {
                     self.outbox.send(frame);
                 }
             }

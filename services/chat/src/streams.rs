@@ -1,13 +1,19 @@
-//! Rooms of streams: opened when a stream that everybody may see goes on air, closed when it ends.
+//! Rooms of streams: opened when a stream that everybody may see goes on air, closed when it ends, gone when it is deleted.
+
+use std::sync::Arc;
 
 use diesel_async::AsyncPgConnection;
-use events::{Envelope, Event as _, StreamEnded, StreamWentLive};
+use events::{Envelope, Event as _, StreamDeleted, StreamEnded, StreamWentLive};
 use outbox::{Handler, HandlerError};
 
+use crate::event::Event;
+use crate::hub::Hub;
 use crate::store::streams;
 
-/// Keeps a room for every public stream. What was said in an earlier broadcast stays in it.
-pub(crate) struct Streams;
+/// Keeps a room for every public stream. What was said in an earlier broadcast stays in it; with the stream it goes.
+pub(crate) struct Streams {
+    pub(crate) hub: Arc<Hub>,
+}
 
 impl Handler for Streams {
     async fn handle(&self, conn: &mut AsyncPgConnection, envelope: &Envelope) -> Result<(), HandlerError> {
@@ -19,6 +25,13 @@ impl Handler for Streams {
                 }
             }
             StreamEnded::NAME => streams::close(conn, &envelope.open()?).await?,
+            StreamDeleted::NAME => {
+                let stream: StreamDeleted = envelope.open()?;
+                if let Some(room_id) = streams::delete(conn, stream.stream_id).await? {
+                    // Whoever comes back before this is committed is refused as soon as they speak.
+                    self.hub.tell(room_id, Event::Deleted).await;
+                }
+            }
             _ => {}
         }
         Ok(())

@@ -5,11 +5,14 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::future::pending;
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::{App, HttpRequest, HttpServer, web};
+use actix_web::{HttpRequest, web};
 use bytes::Bytes;
+use chassis::http::{Options, server};
+use common::{SystemClock, Verifier};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -132,9 +135,9 @@ async fn the_official_test_suites_are_served() {
         max_payload: 1_000_000,
     };
     let lines = Arc::new(Lines::new(1, rules, CancellationToken::new()));
-    let server = HttpServer::new(move || {
+    let routes = move |service: &mut web::ServiceConfig| {
         let (engine, socket) = (Arc::clone(&lines), Arc::clone(&lines));
-        App::new()
+        service
             .service(web::resource("/engine.io/").to(
                 move |request: HttpRequest, query: web::Query<Query>, payload: web::Payload| {
                     let lines = Arc::clone(&engine);
@@ -146,8 +149,10 @@ async fn the_official_test_suites_are_served() {
                     let lines = Arc::clone(&socket);
                     async move { lines.serve(&request, query.into_inner(), payload, SocketEcho::new).await }
                 },
-            ))
-    });
-    let server = server.workers(2).h1_allow_half_closed(false).bind(("127.0.0.1", 3000)).unwrap();
-    server.run().await.unwrap();
+            ));
+    };
+    let listener = TcpListener::bind(("127.0.0.1", 3000)).unwrap();
+    let options = Options { service: "suites", workers: 2, drain: Duration::from_secs(1) };
+    let verifier = Verifier::new("nobody", Arc::new(SystemClock));
+    server(listener, options, verifier, Arc::new(routes)).unwrap().await.unwrap();
 }

@@ -11,12 +11,12 @@ use actix_web::http::StatusCode;
 use chassis::db::Pool;
 use common::{MessageId, Problem, RoomId, SharedClock, UserId};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection};
+use futures_util::future::try_join;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Draft, Message};
+use crate::domain::{Draft, Emails, Message};
 use crate::error::ChatError;
-use crate::event::Event;
 use crate::hub::Hub;
 use crate::rates::Rates;
 use crate::store::messages::{self, OwnName};
@@ -95,14 +95,22 @@ pub(crate) async fn work(
             () = shutdown.cancelled() => return,
         }
         let (orders, waiting): (Vec<_>, Vec<_>) = batch.into_iter().map(|one| (one.order, one.stored)).unzip();
-        let results = match store_all(&pool, &clock, &rates, &orders).await {
+        let results = match store_all(&pool, &clock, &rates, hub.emails, &orders).await {
             Ok(results) => results,
-            Err(error) => alone(&pool, &clock, &rates, &orders, error).await,
+            Err(error) => alone(&pool, &clock, &rates, hub.emails, &orders, error).await,
         };
+        let mut new: HashMap<_, Vec<_>> = HashMap::new();
+        for stored in results.iter().flatten().filter(|stored| stored.is_new) {
+            new.entry(stored.message.room_id).or_default().push(stored.message.clone());
+        }
+        for (room_id, messages) in new {
+            hub.tell_messages(room_id, messages).await;
+        }
+        // Of one whose commit was not heard of, nobody was told.
+        for Stored { message, .. } in results.iter().flatten().filter(|stored| !stored.is_new) {
+            hub.has_up_to(message.room_id, message.seq);
+        }
         for (result, waiting) in results.into_iter().zip(waiting) {
-            if let Ok(Stored { message, is_new: true }) = &result {
-                hub.tell(message.room_id, Event::Message(message.clone())).await;
-            }
             let _ = waiting.send(result); // Whoever sent it may be gone; it is stored all the same.
         }
     }
@@ -113,6 +121,7 @@ async fn alone(
     pool: &Pool,
     clock: &SharedClock,
     rates: &Rates,
+    emails: Emails,
     orders: &[Order],
     error: ChatError,
 ) -> Vec<Result<Stored, ChatError>> {
@@ -123,7 +132,7 @@ async fn alone(
     }
     let mut results = Vec::with_capacity(orders.len());
     for order in orders {
-        let stored = store_all(pool, clock, rates, std::slice::from_ref(order)).await;
+        let stored = store_all(pool, clock, rates, emails, std::slice::from_ref(order)).await;
         results.push(stored.and_then(|mut all| all.pop().unwrap_or(Err(ChatError::Busy))));
     }
     results
@@ -133,25 +142,27 @@ async fn store_all(
     pool: &Pool,
     clock: &SharedClock,
     rates: &Rates,
+    emails: Emails,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let mut conn = pool.get().await?;
-    conn.transaction(async |conn| store_within(conn, clock, rates, orders).await).await
+    conn.transaction(async |conn| store_within(conn, clock, rates, emails, orders).await).await
 }
 
 async fn store_within(
     conn: &mut AsyncPgConnection,
     clock: &SharedClock,
     rates: &Rates,
+    emails: Emails,
     orders: &[Order],
 ) -> Result<Vec<Result<Stored, ChatError>>, ChatError> {
     let ids: Vec<i64> = orders.iter().map(|order| order.room_id.0).collect();
     let mut rooms = messages::lock_rooms(conn, &ids).await?;
     // Asked after the rooms are held: who was taken out before is no member, and what was sent before is found.
     let pairs: HashSet<_> = orders.iter().map(|order| (order.room_id, order.user_id)).collect();
-    let members = messages::find_members(conn, &pairs).await?;
     let names: Vec<_> = orders.iter().filter_map(own_name).collect();
-    let sent = messages::find_sent(conn, &names).await?;
+    let (members, sent) =
+        try_join(messages::find_members(conn, &pairs), messages::find_sent(conn, &names, emails)).await?;
     let now = clock.now();
 
     let mut new: Vec<Message> = Vec::new();
@@ -159,7 +170,7 @@ async fn store_within(
     let mut results: Vec<Result<Place, ChatError>> = Vec::with_capacity(orders.len());
     for order in orders {
         let Order { room_id, user_id, draft } = order;
-        let (Some(room), Some(user_name)) = (rooms.get_mut(room_id), members.get(&(*room_id, *user_id))) else {
+        let (Some(room), Some(user)) = (rooms.get_mut(room_id), members.get(&(*room_id, *user_id))) else {
             results.push(Err(ChatError::NoSuchRoom(*room_id)));
             continue;
         };
@@ -192,7 +203,8 @@ async fn store_within(
             conversation_id: room.conversation_id,
             seq: room.last_seq,
             user_id: *user_id,
-            user_name: user_name.clone(),
+            user_name: user.name.clone(),
+            user_email: emails.seen_in(room.is_of_stream, user.email.clone()),
             kind: draft.kind,
             content: draft.content.clone(),
             file_url: draft.file_url.clone(),

@@ -55,6 +55,7 @@ pub const SERVICE: Service = Service {
     migrations: None,
     problems: problems::ALL,
     openapi: Api::openapi,
+    asyncapi: None,
     commands: &[],
     load,
 };

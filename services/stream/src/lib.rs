@@ -64,6 +64,7 @@ pub const SERVICE: Service = Service {
     migrations: Some(|| MIGRATIONS),
     problems: error::ALL,
     openapi: routes::ApiDoc::openapi,
+    asyncapi: None,
     commands: &[],
     load,
 };

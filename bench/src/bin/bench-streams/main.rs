@@ -6,14 +6,13 @@
 //! - `bench-streams measure FOLDER [PART...]`: the measurements, or those that are named, on the servers that
 //!   `FOLDER/servers` lists, with the media server's secret in `FOLDER/secret`. [`lists`]: CPU a request. [`uncached`]:
 //!   beside the same SQL. [`news`]: from a callback to whoever listens. [`webhooks`]: how many. [`viewers`]: beats of
-//!   players. [`calls`], [`postgres`]: what they are made of.
+//!   players. [`calls`]: what they are made of.
 //!
 //! Exits with 1 when something could not be measured, or when the control was not 1.00 ± 0.05.
 
 mod calls;
 mod lists;
 mod news;
-mod postgres;
 mod uncached;
 mod viewers;
 mod webhooks;

@@ -14,8 +14,8 @@ use bench::figures::{Spread, quantile};
 use bench::http::Connection;
 use bench::servers::Server;
 
-use crate::postgres::{pgbench, query};
 use crate::{PATH, Part, Target, joined, wait_until};
+use bench::postgres::{pgbench, query};
 
 const CONNECTIONS: usize = 8;
 const ROUNDS: usize = 8;

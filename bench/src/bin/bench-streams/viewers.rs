@@ -9,8 +9,8 @@ use bench::http::Connection;
 use bench::servers::Server;
 use serde_json::Value;
 
-use crate::postgres::query;
 use crate::{LIVE_EVERY, Part, Target, joined, wait_until};
+use bench::postgres::query;
 
 const VIEWERS: u32 = 5_000;
 /// How many live streams they watch, as many each.

@@ -11,8 +11,8 @@ use bench::figures::Spread;
 use bench::servers::Server;
 
 use crate::calls::Caller;
-use crate::postgres::{pgbench, query};
 use crate::{LIVE, LIVE_EVERY, Part, Target, joined};
+use bench::postgres::{pgbench, query};
 
 const CLIENTS: u32 = 20;
 const ROUNDS: usize = 5;

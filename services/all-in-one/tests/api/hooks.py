@@ -9,8 +9,9 @@ import requests
 import schemathesis
 
 # Given by api.rs: the gateway, who asks (`user_uuid`, `user_email`, `session_id`, `password`), an account to log in to (`login_email`) and
-# one to be managed (`managed`), a stream that is live (`live`) and whose it is (`channel`), the webhook secret, and a
-# file that is told every answer.
+# one to be managed (`managed`), a stream that is live (`live`), whose it is (`channel`) and the room of its chat
+# (`stream_room`), a room of whoever asks (`room`, `conversation`) with a message in it (`message`), the code of another one
+# (`room_code`), the webhook secret, and a file that is told every answer.
 GIVEN = json.loads(os.environ["AMPHI_API_TEST"])
 NUMBERS = itertools.count(1)
 # These change as the operations succeed.
@@ -27,6 +28,13 @@ def another_session():
     headers["Authorization"] = "Bearer " + answer.json()["token"]
     sessions = requests.get(url + "sessions", headers=headers, timeout=20).json()["sessions"]
     return next(session["session_id"] for session in sessions if session["is_current"])
+
+
+def another_room():
+    """The id of a new room of whoever asks."""
+    headers = {"Authorization": "Bearer " + GIVEN["token"], "X-Forwarded-For": place()}
+    answer = requests.post(GIVEN["gateway"] + "/api/v1/rooms", json={}, headers=headers, timeout=20)
+    return answer.json()["room_id"]
 
 
 def place():
@@ -59,7 +67,21 @@ def before_call(context, case, kwargs):
     # What is not live cannot be watched.
     if operation.endswith(("/{id}/view", "/{id}/viewers")) and is_positive(case) and next(NUMBERS) % 2:
         path["id"] = str(GIVEN["live"])
+    if "room_id" in path and is_positive(case):
+        # Who has left a room can do nothing else in it.
+        rooms = {"/join": lambda: GIVEN["stream_room"], "/leave": another_room}
+        path["room_id"] = str(rooms.get(operation[operation.rfind("/") :], lambda: GIVEN["room"])())
+    if "conversation_id" in path and is_positive(case):
+        path["conversation_id"] = GIVEN["conversation"]
     case.path_parameters = path
+
+    query = dict(case.query or {})
+    around = [name for name in ("before", "after", "around") if name in query]
+    if around and is_positive(case):
+        for name in around:
+            del query[name]
+        query[around[0]] = GIVEN["message"]
+        case.query = query
 
     if is_positive(case) and isinstance(case.body, dict):
         body = dict(case.body)
@@ -71,6 +93,15 @@ def before_call(context, case, kwargs):
                 body[name] = password if is_own else GIVEN["password"]
         if operation == "POST /api/v1/auth/refresh" and refresh_token:
             body["refresh_token"] = refresh_token
+        if operation == "POST /api/v1/rooms/join-by-code":
+            body["room_code"] = GIVEN["room_code"]
+        if operation == "POST /api/v1/conversations":
+            body.pop("userId", None)
+            body["participantIds"] = [GIVEN["managed"]]
+        if operation.startswith("POST ") and operation.endswith("_id}/messages"):
+            body["content"] = body.get("content", "").strip() or "Hello"
+        if "messageId" in body:
+            body["messageId"] = GIVEN["message"]
         case.body = body
 
 

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use reqwest::Client;
 use serde_json::{Value, json};
-use testkit::{Program, free_port, workspace};
+use testkit::{Program, eventually, free_port, workspace};
 
 use crate::house::{AMPHI, folder};
 
@@ -39,6 +39,17 @@ struct Somebody {
 struct LiveStream {
     id: i64,
     user_id: String,
+    /// Of its chat.
+    room_id: i64,
+    /// Of another room of the same user.
+    room_code: String,
+}
+
+/// A room, and a message in it.
+struct Room {
+    id: i64,
+    conversation_id: String,
+    message_id: i64,
 }
 
 /// The whole house on embedded defaults, with no rate in the way.
@@ -60,6 +71,8 @@ impl Api {
             ("WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
             ("GATEWAY_RATE_PER_ADDRESS", "1000000/1s".to_owned()),
             ("GATEWAY_RATE_PER_USER", "1000000/1s".to_owned()),
+            ("CHAT_RATE_PER_USER", "1000000/1s".to_owned()),
+            ("CHAT_RATE_PER_ROOM", "1000000/1s".to_owned()),
             ("LOG_LEVEL", "warn".to_owned()),
             // Guesses at passwords are counted by the place that they come from.
             ("TRUSTED_PROXIES", "127.0.0.1".to_owned()),
@@ -86,15 +99,43 @@ impl Api {
 
     async fn live_stream(&self) -> LiveStream {
         let streamer = self.enter("register", "streamer@example.org").await;
-        let streams = format!("{}/api/v1/streams", self.gateway);
-        let made = self.client.post(&streams).bearer_auth(&streamer.token).json(&json!({"title": "Cooking"}));
-        let made: Value = made.send().await.unwrap().json().await.unwrap();
+        let made = self.post(&streamer, "streams", &json!({"title": "Cooking"})).await;
         let call = format!("call=publish&name={}&clientid=1", made["streamKey"].as_str().unwrap());
         let callback = self.client.post(format!("{}/api/v1/webhook/stream-event", self.gateway));
         let callback = callback.header("x-webhook-secret", WEBHOOK_SECRET);
         let callback = callback.header("content-type", "application/x-www-form-urlencoded").body(call);
         assert_eq!(callback.send().await.unwrap().status(), 302);
-        LiveStream { id: made["id"].as_i64().unwrap(), user_id: streamer.user_uuid }
+        let room_id = eventually("the stream's chat is open", async || {
+            let rooms = self.client.get(format!("{}/api/v1/rooms", self.gateway)).bearer_auth(&streamer.token);
+            let rooms: Value = rooms.send().await.unwrap().json().await.unwrap();
+            rooms["items"][0]["room_id"].as_i64()
+        })
+        .await;
+        let another = self.post(&streamer, "rooms", &json!({})).await;
+        let room_code = another["room_code"].as_str().unwrap().to_owned();
+        LiveStream { id: made["id"].as_i64().unwrap(), user_id: streamer.user_uuid, room_id, room_code }
+    }
+
+    /// A new room of `who` and `other`.
+    async fn room(&self, who: &Somebody, other: &Somebody) -> Room {
+        let body = json!({"type": "group", "participantIds": [other.user_uuid]});
+        let made = eventually("chat knows the other", async || {
+            let made = self.post(who, "conversations", &body).await;
+            made["id"].is_string().then_some(made)
+        })
+        .await;
+        let id = made["roomId"].as_i64().unwrap();
+        let message = self.post(who, &format!("rooms/{id}/messages"), &json!({"content": "Hello"})).await;
+        Room {
+            id,
+            conversation_id: made["id"].as_str().unwrap().to_owned(),
+            message_id: message["message_id"].as_i64().unwrap(),
+        }
+    }
+
+    async fn post(&self, who: &Somebody, path: &str, body: &Value) -> Value {
+        let request = self.client.post(format!("{}/api/v1/{path}", self.gateway));
+        request.bearer_auth(&who.token).json(body).send().await.unwrap().json().await.unwrap()
     }
 
     /// Lets Schemathesis ask as `who`, and returns which statuses each operation answered. Panics with its report where it
@@ -103,6 +144,7 @@ impl Api {
         let [logs_out, deletes] = ["logs-out", "deletes"].map(|what| format!("{what}-{}@example.org", who.user_uuid));
         let (logs_out, deletes) = (self.enter("register", &logs_out).await, self.enter("register", &deletes).await);
         let answers = self.folder.path().join("answers");
+        let room = self.room(who, managed).await;
         let given = json!({
             "gateway": self.gateway,
             "user_uuid": who.user_uuid,
@@ -114,6 +156,12 @@ impl Api {
             "webhook_secret": WEBHOOK_SECRET,
             "live": live.id,
             "channel": live.user_id,
+            "stream_room": live.room_id,
+            "room": room.id,
+            "conversation": room.conversation_id,
+            "message": room.message_id,
+            "room_code": live.room_code,
+            "token": who.token,
             "answers": answers,
         });
         let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api");

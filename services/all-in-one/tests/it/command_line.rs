@@ -56,7 +56,7 @@ fn in_production_a_secret_that_is_weak_stops_the_start_also_where_it_is_the_next
 fn a_service_that_does_not_exist_is_named_with_those_that_do() {
     let (status, output) = Program::spawn(AMPHI, &["--target=gateway,nothing"], &[]).wait();
     assert!(!status.success());
-    assert!(output.contains("there is no service `nothing`; there are auth, stream, gateway"), "{output}");
+    assert!(output.contains("there is no service `nothing`; there are auth, stream, chat, gateway"), "{output}");
 }
 
 #[test]
@@ -129,14 +129,16 @@ async fn a_poisonous_event_is_parked_with_its_reason_and_can_be_replayed() {
 
     let parked = eventually("the event is parked", async || {
         let parked = events(&["events", "parked"]);
-        parked.contains("1 parked").then_some(parked)
+        parked.contains("2 parked").then_some(parked)
     })
     .await;
 
-    assert!(parked.contains("stream.users") && parked.contains("user_id"), "queue and reason are said: {parked}");
+    for part in ["stream.users", "chat.users", "user_id"] {
+        assert!(parked.contains(part), "queues and reason are said: {part} in {parked}");
+    }
     assert!(events(&["events", "replay", "stream.users"]).contains("1 put back"));
     eventually("it is parked again, as it is still poison", async || {
-        events(&["events", "parked"]).contains("1 parked").then_some(())
+        events(&["events", "parked"]).contains("2 parked").then_some(())
     })
     .await;
     let (status, output) = Program::spawn(AMPHI, &["events", "replay", "no.such.queue"], &settings).wait();

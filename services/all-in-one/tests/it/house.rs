@@ -77,7 +77,7 @@ impl House {
         own.extend(more.iter().cloned());
         let mut house = Self::prepared(Some((database, namespace)));
         house.settings.extend(own);
-        for service in ["auth", "stream", "gateway"] {
+        for service in ["auth", "stream", "chat", "gateway"] {
             house.start_service(service).await;
         }
         house
@@ -114,6 +114,7 @@ impl House {
         let (listen, url) = match service {
             "auth" => ("AUTH_LISTEN", "AUTH_URL"),
             "stream" => ("STREAM_LISTEN", "STREAM_URL"),
+            "chat" => ("CHAT_LISTEN", "CHAT_URL"),
             _ => ("GATEWAY_LISTEN", "PUBLIC_URL"),
         };
         if service != "gateway" {

@@ -30,6 +30,7 @@ impl Instance {
         let listen = match service {
             "auth" => "AUTH_LISTEN",
             "stream" => "STREAM_LISTEN",
+            "chat" => "CHAT_LISTEN",
             _ => "GATEWAY_LISTEN",
         };
         let mut settings = settings.clone();

@@ -4,6 +4,7 @@
 
 mod api;
 mod architecture;
+mod clients;
 mod command_line;
 mod embedded;
 mod followers;

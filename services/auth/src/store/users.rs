@@ -6,7 +6,7 @@ use common::{Role, UserId};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
-use events::{UserDeleted, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
+use events::{UserDeleted, UserEmailChanged, UserRegistered, UserReinstated, UserRoleChanged, UserSuspended};
 use uuid::Uuid;
 
 use crate::domain::{Registration, Suspension, User};
@@ -129,7 +129,12 @@ pub(crate) async fn insert(conn: &mut AsyncPgConnection, new: &NewUser) -> Query
     if inserted == 0 {
         return Ok(None);
     }
-    let registered = UserRegistered { user_id: user.user_id, full_name: user.full_name.clone(), role: user.role };
+    let registered = UserRegistered {
+        user_id: user.user_id,
+        full_name: user.full_name.clone(),
+        role: user.role,
+        email: Some(user.email.clone()),
+    };
     outbox::enqueue(conn, &registered, user.created_at).await?;
     Ok(Some(user.clone()))
 }
@@ -271,7 +276,7 @@ pub(crate) async fn set_email_verified(
     Ok(())
 }
 
-/// Gives the user another address, which is known to be theirs. `false` when somebody else has it.
+/// Gives the user another address, which is known to be theirs, and tells everybody. `false` when somebody else has it.
 pub(crate) async fn set_email(
     conn: &mut AsyncPgConnection,
     user_id: UserId,
@@ -288,7 +293,11 @@ pub(crate) async fn set_email(
         {
             Ok(false)
         }
-        updated => updated.map(|_rows| true),
+        updated => {
+            updated?;
+            outbox::enqueue(conn, &UserEmailChanged { user_id, email: email.to_owned() }, now).await?;
+            Ok(true)
+        }
     }
 }
 

@@ -75,6 +75,14 @@ impl TestAuth {
         sql(&self.database.url, &query).await.len()
     }
 
+    /// The addresses in all events of this name.
+    pub(crate) async fn emails_told(&self, name: &str) -> Vec<Vec<String>> {
+        let query = format!(
+            "select distinct body->'data'->>'email' as email from broker.messages where body->>'name' = '{name}'"
+        );
+        sql(&self.database.url, &query).await
+    }
+
     pub(crate) fn ask(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.url)).bearer_auth(token)
     }

@@ -1,4 +1,5 @@
 use serde_json::{Value, json};
+use testkit::eventually;
 
 use crate::support::{TestAuth, problem};
 
@@ -64,6 +65,13 @@ async fn an_address_changes_when_the_new_one_is_confirmed_and_the_old_one_is_tol
     problem(confirm(&auth, stale.token()).await, 403, "link-invalid").await;
     problem(auth.login("ana@example.org", "correct horse").await, 401, "bad-credentials").await;
     assert_eq!(auth.login("ana@example.net", "correct horse").await.status(), 200);
+    let told = async |name| auth.emails_told(name).await.concat();
+    eventually("others are told of both", async || {
+        (told("auth.user.registered.v1").await.contains(&"ana@example.org".to_owned())
+            && told("auth.user.email_changed.v1").await == ["ana@example.net"])
+        .then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

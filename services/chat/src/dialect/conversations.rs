@@ -80,6 +80,10 @@ pub(super) fn write(conversation_id: ConversationId, event: &Event) -> Option<By
         Event::Removed { user_id } => json!({
             "type": "left", "conversationId": conversation_id, "userId": user_id,
         }),
+        Event::Online { count } => json!({
+            "type": "online", "conversationId": conversation_id, "onlineCount": count,
+        }),
+        Event::Deleted => json!({"type": "deleted", "conversationId": conversation_id}),
         Event::Typing { user_id, is_typing } => json!({
             "type": "typing", "conversationId": conversation_id, "userId": user_id, "isTyping": is_typing,
         }),
@@ -156,5 +160,5 @@ fn id(room: RoomRef) -> Option<ConversationId> {
 }
 
 fn text(value: &Value) -> Bytes {
-    socket::text_frame(value.to_string().as_bytes())
+    socket::json_frame(value)
 }

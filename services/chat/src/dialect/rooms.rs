@@ -2,8 +2,9 @@
 //! `typing`, `read`) is something that a client of the document can ignore.
 
 use bytes::Bytes;
-use common::{MessageId, RoomId};
-use serde::Deserialize;
+use chrono::{DateTime, Utc};
+use common::{MessageId, RoomId, UserId};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::domain::{ContentKind, Message, RawDraft};
@@ -67,13 +68,15 @@ pub(super) fn read(text: &[u8]) -> Result<Command, String> {
 /// What everybody in the room is told.
 pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
     let value = match event {
-        Event::Message(message) => new_message(message),
+        Event::Message(message) => return Some(socket::json_frame(&NewMessage::of(message))),
         Event::Joined { user_id } => json!({
             "type": "user_joined", "room_id": room_id, "user_uuid": user_id, "data": {"user_uuid": user_id},
         }),
         Event::Left { user_id } | Event::Removed { user_id } => json!({
             "type": "user_left", "room_id": room_id, "user_uuid": user_id, "data": {"user_uuid": user_id},
         }),
+        Event::Online { count } => json!({"type": "online", "room_id": room_id, "online_count": count}),
+        Event::Deleted => json!({"type": "room_deleted", "room_id": room_id}),
         Event::Typing { user_id, is_typing } => json!({
             "type": "typing", "room_id": room_id, "user_uuid": user_id, "is_typing": is_typing,
         }),
@@ -89,34 +92,72 @@ pub(super) fn write(room_id: RoomId, event: &Event) -> Option<Bytes> {
     Some(text(&value))
 }
 
-fn new_message(message: &Message) -> Value {
-    json!({
-        "type": "new_message",
-        "room_id": message.room_id,
-        "user_uuid": message.user_id,
-        "content": message.content,
-        "timestamp": message.created_at,
-        "message_id": message.id,
-        "seq": message.seq,
-        "client_message_id": message.client_message_id,
-        "data": view(message),
-    })
+/// What 003 shows, and `seq` and `client_message_id`.
+#[derive(Serialize)]
+struct NewMessage<'a> {
+    r#type: &'static str,
+    room_id: RoomId,
+    user_uuid: UserId,
+    content: &'a str,
+    timestamp: DateTime<Utc>,
+    message_id: MessageId,
+    seq: i64,
+    client_message_id: Option<&'a str>,
+    data: Data<'a>,
 }
 
 /// The part of a message that 003 has in `data`.
-fn view(message: &Message) -> Value {
-    json!({
-        "message_id": message.id,
-        "room_id": message.room_id,
-        "seq": message.seq,
-        "content": message.content,
-        "message_type": message.kind,
-        "file_url": message.file_url,
-        "user_uuid": message.user_id,
-        "user_fullname": message.user_name,
-        "client_message_id": message.client_message_id,
-        "created_at": message.created_at,
-    })
+#[derive(Serialize)]
+struct Data<'a> {
+    message_id: MessageId,
+    room_id: RoomId,
+    seq: i64,
+    content: &'a str,
+    message_type: ContentKind,
+    file_url: Option<&'a str>,
+    user_uuid: UserId,
+    user_fullname: Option<&'a str>,
+    user_email: Option<&'a str>,
+    client_message_id: Option<&'a str>,
+    created_at: DateTime<Utc>,
+}
+
+impl<'a> NewMessage<'a> {
+    fn of(message: &'a Message) -> Self {
+        Self {
+            r#type: "new_message",
+            room_id: message.room_id,
+            user_uuid: message.user_id,
+            content: &message.content,
+            timestamp: message.created_at,
+            message_id: message.id,
+            seq: message.seq,
+            client_message_id: message.client_message_id.as_deref(),
+            data: Data {
+                message_id: message.id,
+                room_id: message.room_id,
+                seq: message.seq,
+                content: &message.content,
+                message_type: message.kind,
+                file_url: message.file_url.as_deref(),
+                user_uuid: message.user_id,
+                user_fullname: message.user_name.as_deref(),
+                user_email: message.user_email.as_deref(),
+                client_message_id: message.client_message_id.as_deref(),
+                created_at: message.created_at,
+            },
+        }
+    }
+}
+
+/// A message of the client's own is stored.
+#[derive(Serialize)]
+struct Ack<'a> {
+    r#type: &'static str,
+    room_id: Option<RoomId>,
+    message_id: MessageId,
+    seq: i64,
+    client_message_id: Option<&'a str>,
 }
 
 pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
@@ -127,13 +168,15 @@ pub(super) fn write_reply(reply: &Reply) -> Option<Bytes> {
             json!({"type": "joined", "room_id": id(*room), "seq": seq, "recovered": recovered})
         }
         Reply::Left { room, .. } => json!({"type": "left", "room_id": id(*room)}),
-        Reply::Stored { room, id: message_id, seq, name, .. } => json!({
-            "type": "ack",
-            "room_id": id(*room),
-            "message_id": message_id,
-            "seq": seq,
-            "client_message_id": name.client_message_id,
-        }),
+        Reply::Stored { room, id: message_id, seq, name, .. } => {
+            return Some(socket::json_frame(&Ack {
+                r#type: "ack",
+                room_id: id(*room),
+                message_id: *message_id,
+                seq: *seq,
+                client_message_id: name.client_message_id.as_deref(),
+            }));
+        }
         Reply::Pong => json!({"type": "pong"}),
         Reply::Refused { code, words, retry_after_s, room, name } => {
             let mut value = json!({"type": "error", "content": words, "code": code});
@@ -161,5 +204,5 @@ fn id(room: RoomRef) -> Option<RoomId> {
 }
 
 fn text(value: &Value) -> Bytes {
-    socket::text_frame(value.to_string().as_bytes())
+    socket::json_frame(value)
 }

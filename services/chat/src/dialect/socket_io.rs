@@ -173,6 +173,11 @@ pub(super) fn write(place: Place, event: &Event) -> Option<Bytes> {
         ),
         Event::Joined { user_id } => emit("user_joined", &who(user_id)),
         Event::Left { user_id } | Event::Removed { user_id } => emit("user_left", &who(user_id)),
+        Event::Online { count } => {
+            let value = json!({"streamId": place.stream_id, "roomId": place.room_id, "onlineCount": count});
+            emit("online", &value)
+        }
+        Event::Deleted => emit("room_deleted", &json!({"streamId": place.stream_id, "roomId": place.room_id})),
         Event::Typing { .. } | Event::Read { .. } => return None,
     })
 }

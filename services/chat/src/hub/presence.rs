@@ -1,7 +1,9 @@
 //! Who has a room open, at whatever instance: somebody with several devices is there once.
 //!
 //! Each instance puts a note of who is there with it where the others read it, tells them that it has, and tells its own
-//! clients what has changed. A note is renewed; that of an instance that was killed goes, and so does who was there.
+//! clients what has changed. A note is renewed; that of an instance that is gone (`peers`) counts no more.
+//!
+//! In a crowd nobody is told who comes and goes: told to all of them, it would grow with the square of how many they are.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
@@ -23,6 +25,12 @@ const RENEW_EVERY: Duration = Duration::from_secs(20);
 const LASTS: Duration = Duration::from_secs(60);
 /// So many notes are written at once.
 const AT_ONCE: usize = 32;
+/// More than these are a crowd. If all of so many come back at once, that is 10,000 frames: as much as 20 messages to 500.
+const MOST_TOLD: usize = 100;
+/// A crowd is one until it is no more than these, so that it does not change with each who comes or goes.
+const FEW_AGAIN: usize = 80;
+/// How often a crowd is told how many it is, if that has changed.
+const COUNT_EVERY: Duration = Duration::from_secs(5);
 
 /// Rooms where somebody has come or gone.
 #[derive(Default)]
@@ -47,6 +55,8 @@ pub(super) struct Present {
     noted: BTreeSet<UserId>,
     /// At other instances.
     elsewhere: BTreeSet<UserId>,
+    /// How many the clients here know that they are, if they are a crowd.
+    crowd: Option<usize>,
 }
 
 impl Present {
@@ -61,12 +71,17 @@ impl Present {
 impl Hub {
     /// Somebody has come or gone.
     pub(super) fn stir(&self, room_id: RoomId, at: Where) {
-        let mut rooms = lock(&self.stirred.rooms);
-        let known = rooms.entry(room_id).or_insert(at);
-        if at == Where::Here {
-            *known = at;
-        }
+        keep(&mut lock(&self.stirred.rooms), room_id, at);
         self.stirred.notify.notify_one();
+    }
+
+    fn is_crowd(&self, room_id: RoomId) -> bool {
+        self.find(room_id).is_some_and(|room| room.lock().present.crowd.is_some())
+    }
+
+    async fn take_notes(&self, rooms: HashMap<RoomId, Where>) {
+        let notes = stream::iter(rooms);
+        notes.for_each_concurrent(AT_ONCE, async |(room_id, at)| self.take_note(room_id, at).await).await;
     }
 
     /// Who has the room open, at whatever instance.
@@ -74,7 +89,7 @@ impl Hub {
         let room = self.find(room_id);
         let notes = self.backplane.notes(&board(room_id), &self.name()).await;
         let mut present = match (notes, &room) {
-            (Ok(notes), _) => read(&notes),
+            (Ok(notes), _) => self.read(&notes),
             // As it was before the backplane went away.
             (Err(_away), Some(room)) => room.lock().present.elsewhere.clone(),
             (Err(_away), None) => BTreeSet::new(),
@@ -84,7 +99,7 @@ impl Hub {
     }
 
     /// This instance, where notes are.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{:016x}", self.instance)
     }
 
@@ -93,7 +108,7 @@ impl Hub {
         let here = room.as_ref().map(|room| room.here()).unwrap_or_default();
         let mut elsewhere = None;
         if self.backplane.is_remote() {
-            let note = (!here.is_empty()).then(|| write(&here));
+            let note = (!here.is_empty()).then(|| self.write(&here));
             elsewhere = self.backplane.note(&board(room_id), &self.name(), note, LASTS).await.ok();
             let is_news = || room.as_ref().map_or(at == Where::Here, |room| room.is_news(&here));
             if elsewhere.is_some() && is_news() {
@@ -101,14 +116,29 @@ impl Hub {
             }
         }
         if let Some(room) = room {
-            room.show(here, elsewhere.as_deref().map(read));
+            room.show(here, elsewhere.map(|notes| self.read(&notes)));
         }
+    }
+
+    /// A note: who has put it up, and the users' ids, one after the other.
+    fn write(&self, users: &BTreeSet<UserId>) -> Vec<u8> {
+        let ids = users.iter().flat_map(|user| user.0.into_bytes());
+        self.instance.to_be_bytes().into_iter().chain(ids).collect()
+    }
+
+    /// The users in the notes of instances that are not gone.
+    fn read(&self, notes: &[Vec<u8>]) -> BTreeSet<UserId> {
+        let notes = notes.iter().filter_map(|note| note.split_first_chunk());
+        let live = notes.filter(|(instance, _)| !self.peers.is_gone(u64::from_be_bytes(**instance)));
+        let ids = live.flat_map(|(_, ids)| ids.as_chunks::<16>().0);
+        ids.map(|bytes| UserId(uuid::Uuid::from_bytes(*bytes))).collect()
     }
 }
 
 impl Room {
     fn here(&self) -> BTreeSet<UserId> {
-        self.lock().seats.iter().map(|seat| seat.user_id).collect()
+        // One who does not sit yet may turn out to be no member.
+        self.lock().seats.iter().filter(|seat| seat.held.is_none()).map(|seat| seat.user_id).collect()
     }
 
     /// Whether other instances do not know yet that these are here.
@@ -128,43 +158,73 @@ impl Room {
         let elsewhere = &state.present.elsewhere;
         let before = state.present.known.clone().unwrap_or_else(|| elsewhere.clone());
         let now: BTreeSet<_> = here.union(elsewhere).copied().collect();
-        let joined = now.difference(&before).map(|user_id| Event::Joined { user_id: *user_id });
-        let left = before.difference(&now).map(|user_id| Event::Left { user_id: *user_id });
-        for event in joined.chain(left) {
-            state.send(&Arc::new(Told::new(self.place, event)));
+        let was_crowd = state.present.crowd.is_some();
+        let is_crowd = now.len() > if was_crowd { FEW_AGAIN } else { MOST_TOLD };
+        match (was_crowd, is_crowd) {
+            (false, false) => {
+                let joined = now.difference(&before).map(|user_id| Event::Joined { user_id: *user_id });
+                let left = before.difference(&now).map(|user_id| Event::Left { user_id: *user_id });
+                for event in joined.chain(left) {
+                    state.send(&Arc::new(Told::new(self.place, event)));
+                }
+            }
+            (true, true) => {}
+            (false, true) | (true, false) => {
+                state.present.crowd = is_crowd.then_some(now.len());
+                state.send(&Arc::new(Told::new(self.place, Event::Online { count: now.len() })));
+            }
         }
         state.present.known = Some(now);
+    }
+
+    /// Tells a crowd how many it is, if that has changed.
+    fn count(&self) {
+        let mut state = self.lock();
+        let count = state.present.known.as_ref().map_or(0, BTreeSet::len);
+        if state.present.crowd.is_some_and(|told| told != count) {
+            state.present.crowd = Some(count);
+            state.send(&Arc::new(Told::new(self.place, Event::Online { count })));
+        }
     }
 }
 
 /// Keeps notes and tells who comes and goes, until `shutdown`.
 pub(crate) async fn attend(hub: Arc<Hub>, shutdown: CancellationToken) {
     let mut renew = tokio::time::interval(RENEW_EVERY);
+    let mut count = tokio::time::interval(COUNT_EVERY);
+    let mut crowds = HashMap::new();
     loop {
-        let rooms: Vec<_> = tokio::select! {
+        let rooms = tokio::select! {
             () = hub.stirred.notify.notified() => {
                 tokio::time::sleep(GATHER).await;
-                std::mem::take(&mut *lock(&hub.stirred.rooms)).into_iter().collect()
+                let stirred = std::mem::take(&mut *lock(&hub.stirred.rooms)).into_iter();
+                // The note of a crowd is long: it is written when the crowd is counted.
+                let (of_crowds, rooms): (Vec<_>, Vec<_>) = stirred.partition(|(room_id, _)| hub.is_crowd(*room_id));
+                of_crowds.into_iter().for_each(|(room_id, at)| keep(&mut crowds, room_id, at));
+                rooms.into_iter().collect()
             }
             _ = renew.tick(), if hub.backplane.is_remote() => {
                 hub.open_rooms().iter().map(|room| (room.place.room_id, Where::Elsewhere)).collect()
             }
+            _ = count.tick() => {
+                hub.take_notes(std::mem::take(&mut crowds)).await;
+                hub.open_rooms().iter().for_each(|room| room.count());
+                continue;
+            }
             () = shutdown.cancelled() => return,
         };
-        stream::iter(rooms).for_each_concurrent(AT_ONCE, async |(room_id, at)| hub.take_note(room_id, at).await).await;
+        hub.take_notes(rooms).await;
+    }
+}
+
+/// Of a room where somebody has come or gone here it is remembered, whatever happened elsewhere.
+fn keep(rooms: &mut HashMap<RoomId, Where>, room_id: RoomId, at: Where) {
+    let known = rooms.entry(room_id).or_insert(at);
+    if at == Where::Here {
+        *known = at;
     }
 }
 
 fn board(room_id: RoomId) -> String {
     format!("chat:present:{room_id}")
-}
-
-/// A note: the users' ids, one after the other.
-fn write(users: &BTreeSet<UserId>) -> Vec<u8> {
-    users.iter().flat_map(|user| user.0.into_bytes()).collect()
-}
-
-fn read<N: AsRef<[u8]>>(notes: &[N]) -> BTreeSet<UserId> {
-    let ids = notes.iter().flat_map(|note| note.as_ref().as_chunks::<16>().0);
-    ids.map(|bytes| UserId(uuid::Uuid::from_bytes(*bytes))).collect()
 }

@@ -286,7 +286,7 @@ pub(crate) async fn create(
         .transaction(async |conn| {
             let (room, is_new) = match kind {
                 ConversationKind::Private => rooms::insert_direct(conn, caller.user_id, others[0], now).await?,
-                ConversationKind::Group => (rooms::insert_group(conn, &name, caller.user_id, now).await?, true),
+                ConversationKind::Group => (rooms::insert_group(conn, &name, false, caller.user_id, now).await?, true),
             };
             if is_new {
                 members::insert(conn, room.id, &[caller.user_id], MemberRole::Owner, now).await?;
@@ -366,7 +366,14 @@ pub(crate) async fn history(
     security(("cookie" = []), ("bearer" = [])),
     params(
         ("conversation_id" = ConversationId, Path),
-        ("Idempotency-Key" = Option<String>, Header, description = "As `clientMessageId`"),
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "As `clientMessageId`",
+            min_length = 1,
+            max_length = 64,
+            pattern = "^[!-~]+$",
+        ),
     ),
     request_body = PostConversationMessage,
     responses(
@@ -374,6 +381,7 @@ pub(crate) async fn history(
         (status = 200, description = "Stored before, under this name", body = ConversationMessage),
         (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"),
         (status = 404, description = "`no-such-room`"),
+        (status = 409, description = "`room-closed`"),
         (status = 422, description = "`invalid-fields`"),
         (status = 429, description = "`too-fast`"),
     )

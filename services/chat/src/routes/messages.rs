@@ -2,12 +2,12 @@
 
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use chrono::{DateTime, Utc};
-use common::{Caller, Json, MessageId, PageQuery, RoomId, UserId};
+use common::{Caller, Invalid, Json, MessageId, PageQuery, RoomId, UserId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::App;
-use crate::domain::{ContentKind, Draft, Message, RawDraft};
+use crate::domain::{ContentKind, Draft, Message, RawDraft, check_client_message_id};
 use crate::error::{ChatError, invalid};
 use crate::session::RoomRef;
 use crate::store::messages;
@@ -68,6 +68,9 @@ pub(crate) struct MessageView {
     /// Once it is known here.
     #[schema(required)]
     user_fullname: Option<String>,
+    /// The same. Null where it is hidden: in the chat of a stream, and with `CHAT_SHOW_EMAILS=false`.
+    #[schema(required)]
+    user_email: Option<String>,
     #[schema(required)]
     client_message_id: Option<String>,
     created_at: DateTime<Utc>,
@@ -84,6 +87,7 @@ impl From<Message> for MessageView {
             file_url: message.file_url,
             user_uuid: message.user_id,
             user_fullname: message.user_name,
+            user_email: message.user_email,
             client_message_id: message.client_message_id,
             created_at: message.created_at,
         }
@@ -168,7 +172,7 @@ pub(super) async fn find(app: &App, user_id: UserId, room: RoomRef, which: Which
         }
         _ => return Err(invalid("before", "one of `before`, `after` and `around`")),
     };
-    let found = messages::after(&mut conn, room.id, first - 1, most).await?;
+    let found = messages::after(&mut conn, room.id, first - 1, most, app.config.emails).await?;
     let last = found.last().map_or(first - 1, |message| message.seq);
     Ok(Found {
         has_older: first > 1,
@@ -190,7 +194,14 @@ pub(super) async fn find(app: &App, user_id: UserId, room: RoomRef, which: Which
     security(("cookie" = []), ("bearer" = [])),
     params(
         ("room_id" = RoomId, Path),
-        ("Idempotency-Key" = Option<String>, Header, description = "As `client_message_id`"),
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            description = "As `client_message_id`",
+            min_length = 1,
+            max_length = 64,
+            pattern = "^[!-~]+$",
+        ),
     ),
     request_body = PostMessage,
     responses(
@@ -198,6 +209,7 @@ pub(super) async fn find(app: &App, user_id: UserId, room: RoomRef, which: Which
         (status = 200, description = "Stored before, under this name", body = MessageView),
         (status = 401, description = "`token-missing`, `token-invalid` or `token-expired`"),
         (status = 404, description = "`no-such-room`"),
+        (status = 409, description = "`room-closed`"),
         (status = 422, description = "`invalid-fields`"),
         (status = 429, description = "`too-fast`"),
     )
@@ -224,8 +236,13 @@ pub(super) async fn store(
     user_id: UserId,
     mut draft: RawDraft,
 ) -> Result<Stored, ChatError> {
-    let key = || request.headers().get(IDEMPOTENCY_KEY).map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned());
-    draft.client_message_id = draft.client_message_id.or_else(key);
+    if let Some(key) = request.headers().get(IDEMPOTENCY_KEY) {
+        let key = String::from_utf8_lossy(key.as_bytes()).into_owned();
+        let mut invalid = Invalid::default();
+        check_client_message_id(IDEMPOTENCY_KEY, &key, &mut invalid);
+        let key = invalid.or(key)?;
+        draft.client_message_id.get_or_insert(key);
+    }
     app.writer.store(room_id, user_id, Draft::parse(draft)?)?.await.unwrap_or(Err(ChatError::Busy))
 }
 

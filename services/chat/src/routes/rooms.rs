@@ -34,6 +34,9 @@ pub(crate) struct CreateRoom {
     #[serde(alias = "roomName", alias = "name")]
     #[schema(max_length = 255, pattern = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$", example = "Cooking with Ana")]
     room_name: Option<String>,
+    /// Whether everybody may join it by its id. Default: no, it takes the code.
+    #[serde(default, alias = "roomIsPublic", alias = "is_public")]
+    room_is_public: bool,
 }
 
 /// What one joins a room with.
@@ -70,6 +73,8 @@ pub(crate) struct RoomView {
     #[schema(required)]
     avatar_url: Option<String>,
     room_is_direct_chat: bool,
+    /// Whether everybody may join it by its id.
+    room_is_public: bool,
     /// The stream whose chat it is.
     #[schema(required)]
     stream_id: Option<StreamId>,
@@ -91,6 +96,7 @@ impl From<Room> for RoomView {
             room_name: room.name,
             avatar_url: room.avatar_url,
             room_is_direct_chat: room.kind == Kind::Direct,
+            room_is_public: room.is_public,
             stream_id: room.stream_id,
             last_seq: room.last_seq,
             room_created_by: room.created_by,
@@ -175,12 +181,13 @@ pub(crate) async fn create(
     caller: Caller,
     body: Json<CreateRoom>,
 ) -> Result<HttpResponse, ChatError> {
-    let name = room_name("room_name", body.into_inner().room_name)?;
+    let CreateRoom { room_name: name, room_is_public: is_public } = body.into_inner();
+    let name = room_name("room_name", name)?;
     let now = app.clock.now();
     let mut conn = app.pool.get().await?;
     let room = conn
         .transaction(async |conn| {
-            let room = rooms::insert_group(conn, &name, caller.user_id, now).await?;
+            let room = rooms::insert_group(conn, &name, is_public, caller.user_id, now).await?;
             members::insert(conn, room.id, &[caller.user_id], MemberRole::Owner, now).await?;
             Ok::<_, ChatError>(room)
         })
@@ -228,7 +235,10 @@ pub(crate) async fn join_by_code(
     Ok(web::Json(room.into()))
 }
 
-/// Join a group, or the chat of a stream, by its id. Joining twice is fine.
+/// Join a public group, or the chat of a stream, by its id; or come back to any group that you have left. Joining twice is
+/// fine.
+///
+/// Ids follow each other, so any other group is joined with its code only: to whoever was never in it, it is not there.
 #[utoipa::path(
     post,
     path = "/api/v1/rooms/{room_id}/join",
@@ -248,7 +258,12 @@ pub(crate) async fn join(
     caller: Caller,
     room_id: web::Path<RoomId>,
 ) -> Result<web::Json<RoomView>, ChatError> {
-    let room = rooms::find(&mut *app.pool.get().await?, *room_id).await?.ok_or(ChatError::NoSuchRoom(*room_id))?;
+    let mut conn = app.pool.get().await?;
+    let room = rooms::find(&mut conn, *room_id).await?.ok_or(ChatError::NotJoinedById(*room_id))?;
+    if !room.is_public && !members::has_been(&mut conn, room.id, caller.user_id).await? {
+        return Err(ChatError::NotJoinedById(room.id));
+    }
+    drop(conn);
     enter(&app, &room, caller.user_id).await?;
     Ok(web::Json(room.into()))
 }
@@ -292,7 +307,7 @@ pub(crate) async fn leave(
     if room.ok_or(ChatError::NoSuchRoom(*room_id))?.kind == Kind::Direct {
         return Err(ChatError::NotAGroup(*room_id));
     }
-    members::delete(&mut conn, *room_id, caller.user_id).await?;
+    members::leave(&mut conn, *room_id, caller.user_id).await?;
     app.hub.tell(*room_id, Event::Removed { user_id: caller.user_id }).await;
     Ok(HttpResponse::NoContent().finish())
 }

@@ -1,5 +1,7 @@
 //! The WebSockets of rooms, as 003 shows it, and of conversations, as 004 does.
 
+use std::sync::Arc;
+
 use actix_http::ws::CloseCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use common::token::{InQuery, TokenError};
@@ -24,14 +26,13 @@ pub(crate) async fn rooms(
     app: web::Data<App>,
     request: HttpRequest,
     query: web::Query<Opening>,
-    payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
     let verified = app.verifier.caller(request.head(), InQuery::Allowed).map_err(Problem::from)?;
-    let (answer, outbox, inbox) = socket::open(&request, payload)?;
+    let opened = socket::open(&request)?;
     let Opening { room_id, client_id } = query.into_inner();
+    let outbox = Arc::clone(&opened.outbox);
     let session = Session::new(app.into_inner(), verified.claims, Dialect::Rooms, client_id, outbox);
-    actix_web::rt::spawn(session.run(inbox, room_id.map(RoomRef::Id)));
-    Ok(answer)
+    opened.heard_by(&request, move |inbox| session.run(inbox, room_id.map(RoomRef::Id)))
 }
 
 #[derive(Deserialize)]
@@ -46,21 +47,22 @@ pub(crate) async fn conversations(
     app: web::Data<App>,
     request: HttpRequest,
     query: web::Query<OpeningOfAll>,
-    payload: web::Payload,
 ) -> Result<HttpResponse, actix_web::Error> {
     let verified = match app.verifier.caller(request.head(), InQuery::Allowed) {
         Err(TokenError::NoKeys) => return Err(Problem::from(TokenError::NoKeys).into()),
         verified => verified,
     };
-    let (answer, outbox, inbox) = socket::open(&request, payload)?;
-    match verified {
-        Ok(verified) => {
-            let client_id = query.into_inner().client_id;
-            let session = Session::new(app.into_inner(), verified.claims, Dialect::Conversations, client_id, outbox);
-            actix_web::rt::spawn(session.run(inbox, None));
+    let opened = socket::open(&request)?;
+    let outbox = Arc::clone(&opened.outbox);
+    let claims = match verified {
+        Ok(verified) => verified.claims,
+        Err(error) => {
+            let why = if error == TokenError::Missing { "No token provided" } else { "Invalid token" };
+            outbox.close(CloseCode::Policy, why);
+            return opened.heard_by(&request, |_| std::future::ready(()));
         }
-        Err(TokenError::Missing) => outbox.close(CloseCode::Policy, "No token provided"),
-        Err(_) => outbox.close(CloseCode::Policy, "Invalid token"),
-    }
-    Ok(answer)
+    };
+    let client_id = query.into_inner().client_id;
+    let session = Session::new(app.into_inner(), claims, Dialect::Conversations, client_id, outbox);
+    opened.heard_by(&request, move |inbox| session.run(inbox, None))
 }

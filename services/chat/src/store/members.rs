@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use common::{MessageId, Page, PageQuery, RoomId, UserId};
+use diesel::dsl::exists;
 use diesel::prelude::*;
 use diesel::sql_types::{self, Array, BigInt, Integer, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
@@ -21,6 +22,13 @@ diesel::table! {
         last_read_at -> Nullable<Timestamptz>,
         room_member_created_at -> Timestamptz,
         room_member_updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    former_members (room_id, user_uuid) {
+        room_id -> BigInt,
+        user_uuid -> Uuid,
     }
 }
 
@@ -82,14 +90,29 @@ pub(crate) async fn insert(
     Ok(inserted.into_iter().map(|row| UserId(row.user_uuid)).collect())
 }
 
-/// Takes the user out. `false`: was no member.
-pub(crate) async fn delete(conn: &mut AsyncPgConnection, room_id: RoomId, user_id: UserId) -> QueryResult<bool> {
-    let deleted = diesel::delete(room_members::table.find((room_id.0, user_id.0))).execute(conn).await?;
-    Ok(deleted > 0)
+/// Takes out a user who wants to leave, and may come back.
+pub(crate) async fn leave(conn: &mut AsyncPgConnection, room_id: RoomId, user_id: UserId) -> QueryResult<()> {
+    diesel::sql_query(
+        "WITH gone AS (DELETE FROM room_members WHERE room_id = $1 AND user_uuid = $2 RETURNING room_id, user_uuid)
+         INSERT INTO former_members SELECT room_id, user_uuid FROM gone ON CONFLICT DO NOTHING",
+    )
+    .bind::<BigInt, _>(room_id.0)
+    .bind::<sql_types::Uuid, _>(user_id.0)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Whether the user is a member, or was one and has left.
+pub(crate) async fn has_been(conn: &mut AsyncPgConnection, room_id: RoomId, user_id: UserId) -> QueryResult<bool> {
+    let key = (room_id.0, user_id.0);
+    let (is, was) = (exists(room_members::table.find(key)), exists(former_members::table.find(key)));
+    diesel::select(is.or(was)).get_result(conn).await
 }
 
 /// Takes the user out of all rooms, and returns which these were.
 pub(crate) async fn delete_all_of(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<Vec<RoomId>> {
+    diesel::delete(former_members::table.filter(former_members::user_uuid.eq(user_id.0))).execute(conn).await?;
     let rooms: Vec<i64> = diesel::delete(room_members::table.filter(room_members::user_uuid.eq(user_id.0)))
         .returning(room_members::room_id)
         .get_results(conn)

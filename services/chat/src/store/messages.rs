@@ -5,11 +5,12 @@ use std::collections::{HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use common::{ConversationId, MessageId, RoomId, UserId};
 use diesel::prelude::*;
-use diesel::sql_types::{Array, BigInt, Nullable, Text, Timestamptz};
+use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Timestamptz};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
+use prepared::statement;
 use uuid::Uuid;
 
-use crate::domain::{ContentKind, Message};
+use crate::domain::{ContentKind, Emails, Message};
 
 diesel::table! {
     messages (message_id) {
@@ -39,6 +40,10 @@ struct MessageRow {
     user_uuid: Uuid,
     #[diesel(sql_type = Nullable<Text>)]
     full_name: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    email: Option<String>,
+    #[diesel(sql_type = Bool)]
+    is_of_stream: bool,
     #[diesel(sql_type = Text)]
     kind: String,
     #[diesel(sql_type = Text)]
@@ -51,26 +56,36 @@ struct MessageRow {
     message_created_at: DateTime<Utc>,
 }
 
-impl From<MessageRow> for Message {
-    fn from(row: MessageRow) -> Self {
-        Self {
-            id: MessageId(row.message_id),
-            room_id: RoomId(row.room_id),
-            conversation_id: ConversationId(row.conversation_id),
-            seq: row.seq,
-            user_id: UserId(row.user_uuid),
-            user_name: row.full_name,
-            kind: ContentKind::of(&row.kind),
-            content: row.content,
-            file_url: row.file_url,
-            client_message_id: row.client_message_id,
-            created_at: row.message_created_at,
+impl MessageRow {
+    fn into_message(self, emails: Emails) -> Message {
+        Message {
+            id: MessageId(self.message_id),
+            room_id: RoomId(self.room_id),
+            conversation_id: ConversationId(self.conversation_id),
+            seq: self.seq,
+            user_id: UserId(self.user_uuid),
+            user_name: self.full_name,
+            user_email: emails.seen_in(self.is_of_stream, self.email),
+            kind: ContentKind::of(&self.kind),
+            content: self.content,
+            file_url: self.file_url,
+            client_message_id: self.client_message_id,
+            created_at: self.message_created_at,
         }
     }
 }
 
-const COLUMNS: &str = "m.message_id, m.room_id, r.conversation_id, m.seq, m.user_uuid, u.full_name, m.kind,
-                       m.content, m.file_url, m.client_message_id, m.message_created_at";
+/// A statement that answers with [`MessageRow`]s, of tables that it calls `m`, `r` and `u`.
+macro_rules! of_messages {
+    ($from:literal) => {
+        statement(concat!(
+            "SELECT m.message_id, m.room_id, r.conversation_id, m.seq, m.user_uuid, u.full_name, u.email,
+                    r.stream_id IS NOT NULL AS is_of_stream, m.kind, m.content, m.file_url, m.client_message_id,
+                    m.message_created_at ",
+            $from
+        ))
+    };
+}
 
 /// At most `most` messages of the room with numbers above `after`, the oldest first.
 pub(crate) async fn after(
@@ -78,31 +93,31 @@ pub(crate) async fn after(
     room_id: RoomId,
     after: i64,
     most: i64,
+    emails: Emails,
 ) -> QueryResult<Vec<Message>> {
-    let rows: Vec<MessageRow> = diesel::sql_query(format!(
-        "SELECT {COLUMNS} FROM messages m
-         JOIN rooms r USING (room_id) LEFT JOIN users u ON u.user_id = m.user_uuid
+    let rows: Vec<MessageRow> = of_messages!(
+        "FROM messages m JOIN rooms r USING (room_id) LEFT JOIN users u ON u.user_id = m.user_uuid
          WHERE m.room_id = $1 AND m.seq > $2 ORDER BY m.seq LIMIT $3"
-    ))
+    )
     .bind::<BigInt, _>(room_id.0)
     .bind::<BigInt, _>(after)
     .bind::<BigInt, _>(most)
     .load(conn)
     .await?;
-    Ok(rows.into_iter().map(Message::from).collect())
+    Ok(rows.into_iter().map(|row| row.into_message(emails)).collect())
 }
 
-/// The newest message of each of these rooms.
+/// The newest message of each of these rooms, without the addresses of who wrote them.
 pub(crate) async fn newest(conn: &mut AsyncPgConnection, rooms: &[i64]) -> QueryResult<HashMap<RoomId, Message>> {
-    let rows: Vec<MessageRow> = diesel::sql_query(format!(
-        "SELECT {COLUMNS} FROM rooms r
+    let rows: Vec<MessageRow> = of_messages!(
+        "FROM rooms r
          JOIN messages m ON m.room_id = r.room_id AND m.seq = r.last_seq LEFT JOIN users u ON u.user_id = m.user_uuid
          WHERE r.room_id = ANY($1)"
-    ))
+    )
     .bind::<Array<BigInt>, _>(rooms)
     .load(conn)
     .await?;
-    Ok(rows.into_iter().map(|row| (RoomId(row.room_id), row.into())).collect())
+    Ok(rows.into_iter().map(|row| (RoomId(row.room_id), row.into_message(Emails::Hidden))).collect())
 }
 
 /// The number within its room of this message.
@@ -123,21 +138,29 @@ pub(crate) struct Locked {
     pub(crate) last_seq: i64,
     /// Nothing is said in it any more.
     pub(crate) is_closed: bool,
+    /// Whether it is the chat of a stream.
+    pub(crate) is_of_stream: bool,
 }
 
 /// Holds these rooms. In the order of their ids, so that two that hold several never wait for each other.
 pub(crate) async fn lock_rooms(conn: &mut AsyncPgConnection, ids: &[i64]) -> QueryResult<HashMap<RoomId, Locked>> {
     use crate::store::rooms::rooms;
-    type Row = (i64, Uuid, i64, bool);
+    type Row = (i64, Uuid, i64, bool, bool);
     let rows: Vec<Row> = rooms::table
         .filter(rooms::room_id.eq_any(ids))
         .order(rooms::room_id)
-        .select((rooms::room_id, rooms::conversation_id, rooms::last_seq, rooms::closed_at.is_not_null()))
+        .select((
+            rooms::room_id,
+            rooms::conversation_id,
+            rooms::last_seq,
+            rooms::closed_at.is_not_null(),
+            rooms::stream_id.is_not_null(),
+        ))
         .for_update()
         .load(conn)
         .await?;
-    let locked = rows.into_iter().map(|(id, conversation, last_seq, is_closed)| {
-        (RoomId(id), Locked { conversation_id: ConversationId(conversation), last_seq, is_closed })
+    let locked = rows.into_iter().map(|(id, conversation, last_seq, is_closed, is_of_stream)| {
+        (RoomId(id), Locked { conversation_id: ConversationId(conversation), last_seq, is_closed, is_of_stream })
     });
     Ok(locked.collect())
 }
@@ -150,24 +173,36 @@ struct MemberRow {
     user_uuid: Uuid,
     #[diesel(sql_type = Nullable<Text>)]
     full_name: Option<String>,
+    #[diesel(sql_type = Nullable<Text>)]
+    email: Option<String>,
 }
 
-/// Which of these are members of the room beside them, with their names.
+/// A member, as auth has told of the user.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) name: Option<String>,
+    pub(crate) email: Option<String>,
+}
+
+/// Which of these are members of the room beside them.
 pub(crate) async fn find_members(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     pairs: &HashSet<(RoomId, UserId)>,
-) -> QueryResult<HashMap<(RoomId, UserId), Option<String>>> {
+) -> QueryResult<HashMap<(RoomId, UserId), Known>> {
     let (rooms, users): (Vec<i64>, Vec<Uuid>) = pairs.iter().map(|(room, user)| (room.0, user.0)).unzip();
-    let rows: Vec<MemberRow> = diesel::sql_query(
-        "SELECT m.room_id, m.user_uuid, u.full_name
+    let rows: Vec<MemberRow> = statement(
+        "SELECT m.room_id, m.user_uuid, u.full_name, u.email
          FROM unnest($1::bigint[], $2::uuid[]) AS asked (room_id, user_uuid)
          JOIN room_members m USING (room_id, user_uuid) LEFT JOIN users u ON u.user_id = m.user_uuid",
     )
     .bind::<Array<BigInt>, _>(rooms)
     .bind::<Array<diesel::sql_types::Uuid>, _>(users)
-    .load(conn)
+    .load(&mut conn)
     .await?;
-    let members = rows.into_iter().map(|row| ((RoomId(row.room_id), UserId(row.user_uuid)), row.full_name));
+    let members = rows.into_iter().map(|row| {
+        let known = Known { name: row.full_name, email: row.email };
+        ((RoomId(row.room_id), UserId(row.user_uuid)), known)
+    });
     Ok(members.collect())
 }
 
@@ -176,24 +211,25 @@ pub(crate) type OwnName = (RoomId, UserId, String);
 
 /// Messages that were sent before under these names.
 pub(crate) async fn find_sent(
-    conn: &mut AsyncPgConnection,
+    mut conn: &AsyncPgConnection,
     names: &[OwnName],
+    emails: Emails,
 ) -> QueryResult<HashMap<OwnName, Message>> {
     if names.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows: Vec<MessageRow> = diesel::sql_query(format!(
-        "SELECT {COLUMNS} FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS asked (room_id, user_uuid, client_message_id)
+    let rows: Vec<MessageRow> = of_messages!(
+        "FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS asked (room_id, user_uuid, client_message_id)
          JOIN messages m USING (room_id, user_uuid, client_message_id)
          JOIN rooms r USING (room_id) LEFT JOIN users u ON u.user_id = m.user_uuid"
-    ))
+    )
     .bind::<Array<BigInt>, _>(names.iter().map(|(room, ..)| room.0).collect::<Vec<_>>())
     .bind::<Array<diesel::sql_types::Uuid>, _>(names.iter().map(|(_, user, _)| user.0).collect::<Vec<_>>())
     .bind::<Array<Text>, _>(names.iter().map(|(.., name)| name).collect::<Vec<_>>())
-    .load(conn)
+    .load(&mut conn)
     .await?;
     let sent = rows.into_iter().filter_map(|row| {
-        let message = Message::from(row);
+        let message = row.into_message(emails);
         Some(((message.room_id, message.user_id, message.client_message_id.clone()?), message))
     });
     Ok(sent.collect())
@@ -211,7 +247,7 @@ struct NewId {
 
 /// Stores messages, whose rooms are held, and gives them their ids. Their numbers follow those of their rooms.
 pub(crate) async fn insert(conn: &mut AsyncPgConnection, new: &mut [Message], now: DateTime<Utc>) -> QueryResult<()> {
-    let ids: Vec<NewId> = diesel::sql_query(
+    let ids: Vec<NewId> = statement(
         "WITH new AS (
              SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[])
                  WITH ORDINALITY AS new (room_id, seq, user_uuid, kind, content, file_url, client_message_id, place)

@@ -6,7 +6,9 @@ use chrono::{DateTime, Utc};
 use common::{ConversationId, Page, PageQuery, RoomId, StreamId, UserId};
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
+use diesel::sql_types::{self, Array, BigInt, Nullable};
 use diesel_async::{AsyncConnection as _, AsyncPgConnection, RunQueryDsl};
+use prepared::statement;
 use uuid::Uuid;
 
 use crate::domain::{Kind, Place, Room, RoomCode};
@@ -25,6 +27,7 @@ diesel::table! {
         stream_id -> Nullable<BigInt>,
         broadcast_id -> Nullable<BigInt>,
         closed_at -> Nullable<Timestamptz>,
+        is_public -> Bool,
         last_seq -> BigInt,
         room_created_by -> Nullable<Uuid>,
         room_created_at -> Timestamptz,
@@ -48,6 +51,7 @@ struct RoomRow {
     room_name: String,
     avatar_url: Option<String>,
     stream_id: Option<i64>,
+    is_public: bool,
     last_seq: i64,
     room_created_by: Option<Uuid>,
     room_created_at: DateTime<Utc>,
@@ -64,6 +68,7 @@ impl From<RoomRow> for Room {
             name: row.room_name,
             avatar_url: row.avatar_url,
             stream_id: row.stream_id.map(StreamId),
+            is_public: row.is_public,
             last_seq: row.last_seq,
             created_by: row.room_created_by.map(UserId),
             created_at: row.room_created_at,
@@ -76,6 +81,7 @@ impl From<RoomRow> for Room {
 pub(crate) async fn insert_group(
     conn: &mut AsyncPgConnection,
     name: &str,
+    is_public: bool,
     creator: UserId,
     now: DateTime<Utc>,
 ) -> QueryResult<Room> {
@@ -91,6 +97,7 @@ pub(crate) async fn insert_group(
                         rooms::kind.eq(Kind::Group.as_str()),
                         rooms::room_code.eq(code.as_str()),
                         rooms::room_name.eq(name),
+                        rooms::is_public.eq(is_public),
                         rooms::room_created_by.eq(creator.0),
                         rooms::room_created_at.eq(now),
                         rooms::room_updated_at.eq(now),
@@ -229,20 +236,52 @@ pub(crate) async fn newest_conversations(
     Ok(places.collect())
 }
 
-/// The number of the last message of each of these rooms that the user is a member of.
-pub(crate) async fn last_seqs_for_member(
+/// A room, and how far it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standing {
+    pub(crate) place: Place,
+    /// The number of its last message.
+    pub(crate) last_seq: i64,
+}
+
+#[derive(QueryableByName)]
+struct StandingRow {
+    #[diesel(sql_type = BigInt)]
+    room_id: i64,
+    #[diesel(sql_type = sql_types::Uuid)]
+    user_uuid: Uuid,
+    #[diesel(sql_type = sql_types::Uuid)]
+    conversation_id: Uuid,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    stream_id: Option<i64>,
+    #[diesel(sql_type = BigInt)]
+    last_seq: i64,
+}
+
+/// Those of `rooms` that the user at the same place in `users` is a member of.
+pub(crate) async fn standings(
     conn: &mut AsyncPgConnection,
-    user_id: UserId,
-    ids: &[i64],
-) -> QueryResult<HashMap<RoomId, i64>> {
-    let rows: Vec<(i64, i64)> = rooms::table
-        .inner_join(room_members::table)
-        .filter(room_members::user_uuid.eq(user_id.0))
-        .filter(rooms::room_id.eq_any(ids))
-        .select((rooms::room_id, rooms::last_seq))
-        .load(conn)
-        .await?;
-    Ok(rows.into_iter().map(|(id, seq)| (RoomId(id), seq)).collect())
+    rooms: &[i64],
+    users: &[Uuid],
+) -> QueryResult<HashMap<(RoomId, UserId), Standing>> {
+    let rows: Vec<StandingRow> = statement(
+        "SELECT r.room_id, m.user_uuid, r.conversation_id, r.stream_id, r.last_seq
+         FROM unnest($1::bigint[], $2::uuid[]) AS asked (room_id, user_uuid)
+         JOIN room_members m USING (room_id, user_uuid) JOIN rooms r USING (room_id)",
+    )
+    .bind::<Array<BigInt>, _>(rooms)
+    .bind::<Array<sql_types::Uuid>, _>(users)
+    .load(conn)
+    .await?;
+    let standings = rows.into_iter().map(|row| {
+        let place = Place {
+            room_id: RoomId(row.room_id),
+            conversation_id: ConversationId(row.conversation_id),
+            stream_id: row.stream_id.map(StreamId),
+        };
+        ((place.room_id, UserId(row.user_uuid)), Standing { place, last_seq: row.last_seq })
+    });
+    Ok(standings.collect())
 }
 
 /// The number of the last message of each of these rooms.

@@ -1,4 +1,4 @@
-//! Names of users, as auth tells them.
+//! Names and e-mail addresses of users, as auth tells them.
 
 use std::collections::HashSet;
 
@@ -10,22 +10,34 @@ diesel::table! {
     users (user_id) {
         user_id -> Uuid,
         full_name -> Varchar,
+        email -> Nullable<Varchar>,
     }
 }
 
-/// Keeps the user's name; a newer one replaces an older.
-pub(crate) async fn put(conn: &mut AsyncPgConnection, user_id: UserId, full_name: &str) -> QueryResult<()> {
+/// Keeps the user's name and address; newer ones replace older.
+pub(crate) async fn put(
+    conn: &mut AsyncPgConnection,
+    user_id: UserId,
+    full_name: &str,
+    email: Option<&str>,
+) -> QueryResult<()> {
     diesel::insert_into(users::table)
-        .values((users::user_id.eq(user_id.0), users::full_name.eq(full_name)))
+        .values((users::user_id.eq(user_id.0), users::full_name.eq(full_name), users::email.eq(email)))
         .on_conflict(users::user_id)
         .do_update()
-        .set(users::full_name.eq(full_name))
+        .set((users::full_name.eq(full_name), users::email.eq(email)))
         .execute(conn)
         .await?;
     Ok(())
 }
 
-/// Forgets the user's name.
+/// Keeps the address of a user whose name is known. Whoever is not is gone.
+pub(crate) async fn put_email(conn: &mut AsyncPgConnection, user_id: UserId, email: &str) -> QueryResult<()> {
+    diesel::update(users::table.find(user_id.0)).set(users::email.eq(email)).execute(conn).await?;
+    Ok(())
+}
+
+/// Forgets the user's name and address.
 pub(crate) async fn forget(conn: &mut AsyncPgConnection, user_id: UserId) -> QueryResult<()> {
     diesel::delete(users::table.find(user_id.0)).execute(conn).await?;
     Ok(())

@@ -20,9 +20,11 @@ async fn a_client_that_comes_back_gets_exactly_what_it_has_missed() {
         let expected: Vec<_> = (since + 1..=5).map(|n| (n, n.to_string())).collect();
         assert_eq!(missed, expected);
     }
-    // A memory of another room, or of another time.
-    socket.say(&json!({"type": "join_room", "room_id": room, "since": 6})).await;
-    assert_eq!(socket.until("joined").await["recovered"], false);
+    // A memory of another room, of another time, or of nothing that there is.
+    for since in [6, -1, i64::MIN, i64::MAX] {
+        socket.say(&json!({"type": "join_room", "room_id": room, "since": since})).await;
+        assert_eq!(socket.until("joined").await["recovered"], false);
+    }
 }
 
 #[tokio::test]
@@ -117,4 +119,22 @@ async fn without_postgresql_nothing_is_acknowledged_and_it_recovers_by_itself() 
     assert_eq!(socket.messages(1).await[0].1, "after", "the socket has lived on");
     let contents: Vec<_> = chat.stored(room).await.into_iter().map(|(_, content)| content).collect();
     assert_eq!(contents, ["before", "after"]);
+}
+
+#[tokio::test]
+async fn a_message_whose_commit_was_not_heard_of_is_told_when_it_is_sent_again() {
+    let chat = TestChat::start().await;
+    let (ana, ben) = (chat.user("Ana"), chat.user("Ben"));
+    let room = chat.room_of(&[&ana, &ben]).await;
+    let (mut first, mut second) = (chat.socket_in(&ana, room).await, chat.socket_in(&ben, room).await);
+    // As it is when the database commits, and its answer is lost with the connection.
+    chat.query("update chat.rooms set last_seq = 1 where room_id = $1", &[&room]).await;
+    let sql = "insert into chat.messages (room_id, seq, user_uuid, content, client_message_id, message_created_at)
+               values ($1, 1, $2::text::uuid, 'hi', 'm-1', now())";
+    chat.query(sql, &[&room, &ana.id.to_string()]).await;
+
+    first.say(&json!({"type": "send_message", "room_id": room, "content": "hi", "client_message_id": "m-1"})).await;
+
+    assert_eq!(first.until("ack").await["seq"], 1);
+    assert_eq!(second.messages(1).await, [(1, "hi".to_owned())]);
 }

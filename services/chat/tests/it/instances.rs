@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use crate::support::TestChat;
 
 /// Two instances that share a Redis.
-async fn two(redis_url: String, prefix: &str) -> (TestChat, TestChat) {
+pub(crate) async fn two(redis_url: String, prefix: &str) -> (TestChat, TestChat) {
     let settings = vec![("REDIS_URL", redis_url), ("REDIS_PREFIX", prefix.to_owned())];
     let one = TestChat::with(settings).await;
     let other = one.another().await;

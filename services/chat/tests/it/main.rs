@@ -5,9 +5,16 @@
 mod conversation_sockets;
 mod conversations;
 mod delivery;
+mod faults;
+mod hardship;
 mod instances;
+mod names;
+mod peers;
 mod presence;
+mod random_frames;
 mod rates;
+mod reconnects;
+mod revocation;
 mod rooms;
 mod socket_io;
 mod sockets;

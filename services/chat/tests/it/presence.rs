@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use testkit::Redis;
 
@@ -94,6 +96,61 @@ async fn who_is_at_another_instance_is_told_to_all() {
     second.0.close(None).await.unwrap();
     let presence = first.until("presence").await;
     assert_eq!((&presence["userId"], &presence["isOnline"]), (&json!(ben.id), &json!(false)));
+}
+
+#[tokio::test]
+async fn who_was_at_an_instance_that_was_killed_is_gone_within_fifteen_seconds() {
+    let (here, there) = two().await;
+    let (ana, ben) = (here.user("Ana"), here.user("Ben"));
+    let room = here.room_of(&[&ana, &ben]).await;
+    let mut socket = here.socket_in(&ana, room).await;
+    socket.until("user_joined").await;
+    let _phone = there.socket_in(&ben, room).await;
+    assert_eq!(socket.until("user_joined").await["user_uuid"], json!(ben.id));
+
+    there.program.kill();
+    let killed_at = Instant::now();
+
+    assert_eq!(socket.until("user_left").await["user_uuid"], json!(ben.id));
+    let took = killed_at.elapsed();
+    println!("told after {took:.1?}");
+    assert!(took < Duration::from_secs(15), "{took:?}");
+    assert_eq!(online(&here, &ana, room).await, [json!(ana.id)]);
+}
+
+#[tokio::test]
+async fn who_comes_and_goes_in_a_crowd_is_counted_and_told_again_when_it_is_none() {
+    let chat = TestChat::start().await;
+    let (ana, ben) = (chat.user("Ana"), chat.user("Ben"));
+    let others: Vec<_> = (0..100).map(|n| chat.user(&format!("{n}"))).collect();
+    let all: Vec<_> = [&ana, &ben].into_iter().chain(&others).collect();
+    let room = chat.room_of(&all).await;
+    let mut socket = chat.socket_in(&ana, room).await;
+    let mut crowd = Vec::new();
+    for user in &others {
+        crowd.push(chat.socket_in(user, room).await);
+    }
+    assert_eq!(socket.until("online").await["online_count"], 101);
+
+    let phone = chat.socket_in(&ben, room).await;
+    assert_eq!(socket.until("online").await["online_count"], 102, "in a while");
+    drop(phone);
+    testkit::eventually("Ben is gone", async || (online(&chat, &ana, room).await.len() == 101).then_some(())).await;
+    chat.said(&ana, room, "end").await;
+    assert_eq!(heard(&mut socket).await, [], "nobody is told that Ben came and went");
+
+    crowd.truncate(75);
+    let few = loop {
+        let count = socket.until("online").await["online_count"].as_i64().unwrap();
+        if count <= 80 {
+            break count;
+        }
+    };
+    testkit::eventually("all are gone", async || (online(&chat, &ana, room).await.len() == 76).then_some(())).await;
+    assert!((76..=80).contains(&few), "{few}");
+    let _phone = chat.socket_in(&ben, room).await;
+    let joined = socket.until("user_joined").await;
+    assert_eq!(joined["user_uuid"], json!(ben.id), "told one by one");
 }
 
 #[tokio::test]

@@ -27,8 +27,31 @@ async fn a_room_is_made_joined_by_its_code_and_left() {
     assert_eq!(chat.post(&ben, &leave, &json!({})).send().await.unwrap().status(), 204);
     problem(chat.post(&ben, &leave, &json!({})).send().await.unwrap(), 404, "no-such-room").await;
     problem(chat.get(&ben, &format!("/rooms/{}/members", made.id)).send().await.unwrap(), 404, "no-such-room").await;
+    let join = format!("/rooms/{}/join", made.id);
+    assert_eq!(chat.post(&ben, &join, &json!({})).send().await.unwrap().status(), 200, "who has left may come back");
+}
 
-    assert_eq!(chat.post(&ben, &format!("/rooms/{}/join", made.id), &json!({})).send().await.unwrap().status(), 200);
+#[tokio::test]
+async fn a_group_is_joined_by_its_id_only_if_it_is_public() {
+    let chat = TestChat::start().await;
+    let (ana, ben, eve) = (chat.known("Ana").await, chat.known("Ben").await, chat.user("Eve"));
+    let private = chat.made(&ana).await.id;
+    let direct = chat.private(&ana, &ben).await["roomId"].as_i64().unwrap();
+    let public = json!({"room_name": "Everybody", "room_is_public": true});
+    let public: Value = chat.post(&ana, "/rooms", &public).send().await.unwrap().json().await.unwrap();
+    let join = async |room: i64| chat.post(&eve, &format!("/rooms/{room}/join"), &json!({})).send().await.unwrap();
+
+    for room in [private, direct, 999_999] {
+        let refused = problem(join(room).await, 404, "no-such-room").await;
+        let detail = refused["detail"].as_str().unwrap().replace(&room.to_string(), "…");
+        assert_eq!(detail, "there is no room … that you may join by its id: a group is joined with its code");
+    }
+
+    let joined = join(public["room_id"].as_i64().unwrap()).await;
+    assert_eq!(joined.status(), 200);
+    assert_eq!(joined.json::<Value>().await.unwrap()["room_is_public"], true);
+    let rooms: Value = chat.get(&eve, "/rooms").send().await.unwrap().json().await.unwrap();
+    assert_eq!((&rooms["total"], &rooms["items"][0]["room_id"]), (&json!(1), &public["room_id"]));
 }
 
 #[tokio::test]
@@ -138,5 +161,9 @@ async fn bad_input_is_refused_with_the_field_that_is_wrong() {
         let body = problem(chat.post(&ana, path, &body).send().await.unwrap(), 422, "invalid-fields").await;
         assert!(body["fields"].get(field).is_some(), "{field} in {body}");
     }
+    let named = json!({"content": "a", "client_message_id": "a1"});
+    let answer = chat.post(&ana, &messages, &named).header("Idempotency-Key", "a b").send().await.unwrap();
+    let body = problem(answer, 422, "invalid-fields").await;
+    assert!(body["fields"].get("idempotency-key").is_some(), "also beside a name that is valid: {body}");
     assert!(chat.stored(room).await.is_empty());
 }

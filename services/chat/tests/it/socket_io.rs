@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-use crate::support::{PATIENCE, TestChat, User};
+use crate::support::{PATIENCE, TestChat, User, documented};
 
 /// A client over a WebSocket.
 pub(crate) struct Io(WebSocketStream<MaybeTlsStream<TcpStream>>);
@@ -49,7 +49,10 @@ impl Io {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("something is heard in time") {
                 Some(Ok(Message::Text(text))) if text == "2" => self.say("3").await,
-                Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
+                Some(Ok(Message::Text(text))) => {
+                    documented("socket.io", &text);
+                    return Ok(text.to_string());
+                }
                 Some(Ok(Message::Close(frame))) => return Err(frame.map_or(1005, |frame| frame.code.into())),
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return Err(1006),

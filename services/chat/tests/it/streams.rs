@@ -1,12 +1,12 @@
 //! The chat of streams, which opens and closes with them.
 
 use common::{BroadcastId, StreamId, UserId};
-use events::{Event as _, StreamEnded, StreamWentLive};
+use events::{Event as _, StreamDeleted, StreamEnded, StreamWentLive};
 use serde_json::{Value, json};
-use testkit::eventually;
+use testkit::{Redis, eventually};
 
 use crate::socket_io::Io;
-use crate::support::{TestChat, User};
+use crate::support::{TestChat, User, problem};
 
 const STREAM: StreamId = StreamId(7);
 
@@ -159,6 +159,62 @@ async fn after_its_end_a_streams_chat_is_read_only_until_the_next_start() {
     })
     .await;
     chat.until_answered(&ana, is_stored).await;
+}
+
+#[tokio::test]
+async fn the_chat_of_a_deleted_stream_is_gone_for_everybody_and_whoever_is_in_it_is_told() {
+    let chat = TestChat::start().await;
+    let (owner, ana, ben) = (chat.user("Owner"), chat.user("Ana"), chat.user("Ben"));
+    chat.went_live(owner.id, STREAM, 1, true).await;
+    chat.until_answered(&ana, is_stored).await;
+    let mut io = Io::connected(&chat, &ana).await;
+    let room = io.ask("join", &json!({"streamId": STREAM})).await["roomId"].as_i64().unwrap();
+    chat.post(&ben, &format!("/rooms/{room}/join"), &json!({})).send().await.unwrap();
+    let mut socket = chat.socket_in(&ben, room).await;
+
+    chat.told(&StreamDeleted { stream_id: STREAM, user_id: owner.id }).await;
+
+    assert_eq!(socket.until("room_deleted").await["room_id"], room);
+    assert_eq!(io.until("room_deleted").await, json!({"streamId": STREAM, "roomId": room}));
+    chat.until_answered(&ana, is_refused("no-such-room")).await;
+    socket.send(room, "anybody here?").await;
+    assert_eq!(socket.until("error").await["code"], "no-such-room");
+    let rooms: Value = chat.get(&ben, "/rooms").send().await.unwrap().json().await.unwrap();
+    assert_eq!(rooms["total"], 0);
+    problem(chat.get(&ben, &format!("/rooms/{room}/messages")).send().await.unwrap(), 404, "no-such-room").await;
+    assert_eq!(chat.stored(room).await, []);
+
+    // An event that was parked and comes late.
+    chat.went_live(owner.id, STREAM, 1, true).await;
+    chat.went_live(owner.id, StreamId(8), 2, true).await;
+    eventually("the later event was handled", async || {
+        (io.ask("join", &json!({"streamId": 8})).await["roomId"].is_i64()).then_some(())
+    })
+    .await;
+    assert_eq!(io.ask("join", &json!({"streamId": STREAM})).await["error"]["code"], "no-such-room");
+}
+
+#[tokio::test]
+async fn whoever_is_at_another_instance_is_told_of_the_deletion_also_without_redis() {
+    let redis = Redis::private().await;
+    let settings = vec![("REDIS_URL", redis.url()), ("REDIS_PREFIX", "test".to_owned())];
+    let here = TestChat::with(settings).await;
+    let there = here.another().await;
+    let (owner, ana) = (here.user("Owner"), here.user("Ana"));
+    here.went_live(owner.id, STREAM, 1, true).await;
+    here.until_answered(&ana, is_stored).await;
+    // One of the two handles the event.
+    let (mut one, mut other) = (Io::connected(&here, &ana).await, Io::connected(&there, &ana).await);
+    for io in [&mut one, &mut other] {
+        io.ask("join", &json!({"streamId": STREAM})).await;
+    }
+
+    redis.kill().await;
+    here.told(&StreamDeleted { stream_id: STREAM, user_id: owner.id }).await;
+
+    for io in [&mut one, &mut other] {
+        assert_eq!(io.until("room_deleted").await["streamId"], json!(STREAM));
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A running chat service, and what tests say to it.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use common::{SessionId, UserId};
@@ -7,7 +8,7 @@ use events::Event;
 use futures_util::{SinkExt as _, StreamExt as _};
 use reqwest::{Client, RequestBuilder, Response};
 use serde_json::{Value, json};
-use testkit::{Issuer, Program, TestDatabase};
+use testkit::{Documented, Issuer, Program, TestDatabase};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
@@ -46,6 +47,24 @@ pub(crate) struct Made {
     pub(crate) code: String,
 }
 
+impl House {
+    /// A process that listens there.
+    pub(crate) async fn program(&self, listen: &str) -> Program {
+        let mut all = vec![
+            ("DATABASE_URL", self.database.url.clone()),
+            ("AMPHI_DATA_DIR", self.data.path().display().to_string()),
+            ("AUTH_URL", self.issuer.url.clone()),
+            ("CHAT_LISTEN", listen.to_owned()),
+            ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+            // Tests write faster than people.
+            ("CHAT_RATE_PER_USER", "1000000/10s".to_owned()),
+            ("CHAT_RATE_PER_ROOM", "1000000/10s".to_owned()),
+        ];
+        all.extend(self.settings.clone());
+        Program::start(PROGRAM, &[], &all).await
+    }
+}
+
 impl TestChat {
     pub(crate) async fn start() -> Self {
         Self::with(Vec::new()).await
@@ -67,18 +86,7 @@ impl TestChat {
     }
 
     async fn instance(house: std::sync::Arc<House>) -> Self {
-        let mut all = vec![
-            ("DATABASE_URL", house.database.url.clone()),
-            ("AMPHI_DATA_DIR", house.data.path().display().to_string()),
-            ("AUTH_URL", house.issuer.url.clone()),
-            ("CHAT_LISTEN", "127.0.0.1:0".to_owned()),
-            ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
-            // Tests write faster than people.
-            ("CHAT_RATE_PER_USER", "1000000/10s".to_owned()),
-            ("CHAT_RATE_PER_ROOM", "1000000/10s".to_owned()),
-        ];
-        all.extend(house.settings.clone());
-        let program = Program::start(PROGRAM, &[], &all).await;
+        let program = house.program("127.0.0.1:0").await;
         let url = program.announced("chat");
         Self { program, client: testkit::client(), url, house }
     }
@@ -157,7 +165,7 @@ impl TestChat {
         rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
-    async fn query(
+    pub(crate) async fn query(
         &self,
         sql: &str,
         parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
@@ -188,7 +196,7 @@ impl TestChat {
     pub(crate) async fn open(&self, path: &str) -> Socket {
         let url = format!("{}{path}", self.url.replacen("http", "ws", 1));
         let (stream, _) = timeout(PATIENCE, connect_async(url)).await.unwrap().unwrap();
-        Socket(stream)
+        Socket(stream, if path.starts_with("/ws/chat") { "conversations" } else { "rooms" })
     }
 
     /// Opens the WebSocket of rooms.
@@ -204,8 +212,14 @@ impl TestChat {
     }
 }
 
-/// A client of a WebSocket.
-pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>);
+/// Checks that what is heard is as the AsyncAPI document has it.
+pub(crate) fn documented(channel: &str, text: &str) {
+    static DOCUMENT: LazyLock<Documented> = LazyLock::new(|| Documented::new(&chat::SERVICE.asyncapi.unwrap()()));
+    DOCUMENT.heard(channel, text);
+}
+
+/// A client of a WebSocket, and what the AsyncAPI document calls that.
+pub(crate) struct Socket(pub(crate) WebSocketStream<MaybeTlsStream<TcpStream>>, &'static str);
 
 impl Socket {
     pub(crate) async fn say(&mut self, value: &Value) {
@@ -229,7 +243,10 @@ impl Socket {
     async fn hear_or_goodbye(&mut self) -> Result<Value, (u16, String)> {
         loop {
             match timeout(PATIENCE, self.0.next()).await.expect("something is heard in time") {
-                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Text(text))) => {
+                    documented(self.1, &text);
+                    return Ok(serde_json::from_str(&text).unwrap());
+                }
                 Some(Ok(Message::Close(Some(frame)))) => return Err((frame.code.into(), frame.reason.to_string())),
                 Some(Ok(Message::Close(None))) => return Err((1005, String::new())),
                 Some(Ok(_)) => {}
@@ -291,4 +308,10 @@ pub(crate) async fn problem(answer: Response, status: u16, code: &str) -> Value 
     let body: Value = answer.json().await.unwrap();
     assert_eq!((actual, body["code"].as_str()), (status, Some(code)), "{body}");
     body
+}
+
+/// The number that the long version of a test was asked for.
+#[expect(clippy::disallowed_methods, reason = "tests have no configuration but this")]
+pub(crate) fn from_environment(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 
 /// What a statement answers: a line a row, `|` between columns.
-pub(crate) fn query(statement: &str) -> anyhow::Result<String> {
+pub fn query(statement: &str) -> anyhow::Result<String> {
     let output =
         Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", statement]).output().context("psql")?;
     ensure!(output.status.success(), "psql: {statement}: {}", String::from_utf8_lossy(&output.stderr));
@@ -16,15 +16,15 @@ pub(crate) fn query(statement: &str) -> anyhow::Result<String> {
 }
 
 /// What pgbench measured.
-pub(crate) struct Measured {
-    pub(crate) per_second: f64,
-    pub(crate) transactions: f64,
+pub struct Measured {
+    pub per_second: f64,
+    pub transactions: f64,
     /// How long each transaction took, where its time was logged: from when it was due, if there was a rate.
-    pub(crate) times: Vec<Duration>,
+    pub times: Vec<Duration>,
 }
 
 /// Runs `script` as prepared statements, over so many connections, for so long.
-pub(crate) fn pgbench(
+pub fn pgbench(
     script: &Path,
     connections: usize,
     time: Duration,

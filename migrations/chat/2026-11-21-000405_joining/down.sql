@@ -1,0 +1,2 @@
+drop table former_members;
+alter table rooms drop column is_public;
