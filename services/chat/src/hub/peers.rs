@@ -16,8 +16,9 @@ use super::{Hub, lock};
 
 /// How often an instance counts up.
 const BEAT_EVERY: Duration = Duration::from_secs(3);
-/// One that has not done so for this time is gone: longer than a process stands still that is merely busy.
-const GONE_AFTER: Duration = Duration::from_secs(9);
+/// One that has not done so for this time is gone: longer than a process stands still that is merely busy. Less than three
+/// beats, so that the third look finds it.
+const GONE_AFTER: Duration = Duration::from_secs(8);
 /// How long a count can be seen: longer than what its instance has noted of rooms, which must not outlive it.
 const LASTS: Duration = Duration::from_secs(90);
 /// Where they count.
