@@ -243,7 +243,8 @@ async fn ten_thousand_random_frames_break_nothing_and_the_room_lives() {
         let mut sent = 0;
         while sent < FRAMES {
             for dialect in DIALECTS {
-                sent += pester(&chat, dialect, &eve, &place, 40, &mut random).await;
+                // Few on each connection: after some that are not understood it is closed.
+                sent += pester(&chat, dialect, &eve, &place, 12, &mut random).await;
             }
         }
         chat.said(&ana, room, "the end").await
