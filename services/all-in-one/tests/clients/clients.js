@@ -18,12 +18,13 @@ const report = () => console.log(`acknowledged ${(acknowledged += 1)}`);
 const QUICK = { reconnectionDelay: 100, reconnectionDelayMax: 500 };
 const common = (user) => ({ room, conversation, own: user.name, count, total, report });
 
-const socketIo = (transports) => (user) => {
+// Each of these prepares a client, and returns what has it talk.
+const socketIo = (transports) => async (user) => () => {
   const socket = io(gateway, { ...QUICK, auth: { token: user.token }, transports, forceNew: true });
   return talkOverSocketIo({ ...common(user), socket });
 };
 
-const webSocket = (dialect, path) => (user) => {
+const webSocket = (dialect, path) => async (user) => () => {
   const address = `${gateway.replace("http", "ws")}${path}?token=${user.token}`;
   return talkOverWebSocket({ ...common(user), dialect, open: () => new WebSocket(address) });
 };
@@ -42,9 +43,11 @@ const inPage = (talk) => async (user) => {
   const bundle = join(dirname(require.resolve("socket.io-client/package.json")), "dist/socket.io.min.js");
   await page.evaluate(readFileSync(bundle, "utf8"));
   const options = JSON.stringify({ ...common(user), dialect: "rooms" });
-  const told = await page.evaluate(`${talk}({ ...${options}, report: () => report("") })`);
-  await page.close();
-  return told;
+  return async () => {
+    const told = await page.evaluate(`${talk}({ ...${options}, report: () => report("") })`);
+    await page.close();
+    return told;
+  };
 };
 const PAGE_WEBSOCKET = `((options) => talkOverWebSocket({
   ...options, open: () => new WebSocket(location.origin.replace("http", "ws") + "/api/v1/chat/ws"),
@@ -63,8 +66,13 @@ const KINDS = {
 
 // So that Chromium ends with us.
 process.once("SIGTERM", () => process.exit(1));
-const talks = Object.entries(KINDS).map(async ([kind, talk], n) => ({ kind, ...(await talk(users[n])) }));
-Promise.all(talks).then(
+const talkToEachOther = async () => {
+  // Nobody talks before all can: what serves them is killed while they talk, and a page has to be there first.
+  const talks = await Promise.all(Object.values(KINDS).map((prepare, n) => prepare(users[n])));
+  const kinds = Object.keys(KINDS);
+  return Promise.all(talks.map(async (talk, n) => ({ kind: kinds[n], ...(await talk()) })));
+};
+talkToEachOther().then(
   (told) => console.log(JSON.stringify(told)),
   (error) => {
     console.error(error);
