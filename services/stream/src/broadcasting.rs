@@ -62,7 +62,7 @@ pub(crate) struct Outcome {
 /// Takes calls to the workers that settle them.
 #[derive(Clone)]
 pub(crate) struct Calls {
-    /// Heartbeats have a queue of their own: they wait for no transaction, and for no encoder's but their own.
+    /// Most of them wait for no transaction, so they have a queue of their own.
     heartbeats: mpsc::Sender<Waiting>,
     others: mpsc::Sender<Waiting>,
 }

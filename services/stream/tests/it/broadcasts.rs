@@ -117,6 +117,19 @@ async fn an_encoder_takes_over_from_one_that_is_not_reported_any_more() {
 }
 
 #[tokio::test]
+async fn whoever_was_reported_just_now_is_not_taken_over_from() {
+    let stream = TestStream::with(&[("BROADCAST_STALE_AFTER", "10m")]).await;
+    let made = stream.made(&stream.user("Ana")).await;
+    stream.callback("publish", &made.key, "7").await;
+    stream.execute("update stream.publications set last_seen_at = now() - interval '1 hour'").await;
+
+    assert_eq!(stream.callback("update_publish", &made.key, "7").await.status(), 204);
+
+    // At once, as a heartbeat is written down a moment after it is answered.
+    problem(stream.callback("publish", &made.key, "8").await, 409, "already-live").await;
+}
+
+#[tokio::test]
 async fn after_a_restart_of_the_media_server_the_encoder_comes_back_at_once() {
     let stream = TestStream::start().await;
     let made = stream.made(&stream.user("Ana")).await;

@@ -1,20 +1,10 @@
 use serde_json::{Value, json};
 use testkit::{Program, Redis, eventually};
-use tokio_postgres::NoTls;
 
 use crate::support::{Made, PROGRAM, TestStream};
 
-/// Runs SQL behind the service's back.
-async fn execute(stream: &TestStream, statements: &str) {
-    let (client, connection) = tokio_postgres::connect(&stream.database.url, NoTls).await.unwrap();
-    tokio::select! {
-        done = client.batch_execute(statements) => done.unwrap(),
-        ended = connection => panic!("the connection ended: {ended:?}"),
-    }
-}
-
 async fn retitle(stream: &TestStream, made: &Made, title: &str) {
-    execute(stream, &format!("update stream.streams set title = '{title}' where id = {}", made.id)).await;
+    stream.execute(&format!("update stream.streams set title = '{title}' where id = {}", made.id)).await;
 }
 
 async fn title_in(url: &str, stream: &TestStream, path: &str) -> Value {
@@ -94,7 +84,7 @@ async fn a_users_name_is_seen_within_the_time_that_answers_are_kept() {
              values (gen_random_uuid(), 'auth.user.registered.v1', now(), '{data}');
              select pg_notify('stream.outbox', '')"
         );
-        execute(&stream, &event).await;
+        stream.execute(&event).await;
         eventually("the name is seen", async || (stream.seen(&made).await["userName"] == name).then_some(())).await;
         let in_list = async || {
             let list: Value = stream.look("", None).await.json().await.unwrap();

@@ -1,22 +1,17 @@
 use serde_json::{Value, json};
 use testkit::eventually;
-use tokio_postgres::NoTls;
 
 use crate::support::{Made, TestStream, problem};
 
 /// Tells the service that the owner of `stream` is no more, as auth does.
 async fn delete_owner(service: &TestStream, stream: &Made) {
     let owner = service.seen(stream).await["userId"].as_str().unwrap().to_owned();
-    let (client, connection) = tokio_postgres::connect(&service.database.url, NoTls).await.unwrap();
     let event = format!(
         "insert into stream.outbox (event_id, name, occurred_at, data)
          values (gen_random_uuid(), 'auth.user.deleted.v1', now(), '{{\"user_id\": \"{owner}\"}}');
          select pg_notify('stream.outbox', '')"
     );
-    tokio::select! {
-        done = client.batch_execute(&event) => done.unwrap(),
-        ended = connection => panic!("the connection ended: {ended:?}"),
-    }
+    service.execute(&event).await;
 }
 
 async fn is_gone(service: &TestStream, stream: &Made) {

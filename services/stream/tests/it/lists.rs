@@ -140,13 +140,9 @@ async fn a_picture_of_the_broadcast_stands_in_for_a_thumbnail() {
     let ana = stream.user("Ana");
     let made = stream.made(&ana).await;
     let hidden = stream.made_of(&ana, &json!({"visibility": "unlisted"})).await;
-    let (client, connection) = tokio_postgres::connect(&stream.database.url, tokio_postgres::NoTls).await.unwrap();
     let pictured = "insert into stream.thumbnails (stream_id, taken_at, due_at)
          select id, to_timestamp(1700000000), now() from stream.streams";
-    tokio::select! {
-        done = client.batch_execute(pictured) => done.unwrap(),
-        ended = connection => panic!("the connection ended: {ended:?}"),
-    }
+    stream.execute(pictured).await;
 
     let of = async |name: &str| {
         let seen: Value = stream.look(&format!("/{name}"), None).await.json().await.unwrap();

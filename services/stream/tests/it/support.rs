@@ -62,6 +62,15 @@ impl TestStream {
         Self { program, client: testkit::client(), database, issuer, url, _data: data }
     }
 
+    /// Runs SQL behind the service's back.
+    pub(crate) async fn execute(&self, statements: &str) {
+        let (client, connection) = tokio_postgres::connect(&self.database.url, NoTls).await.unwrap();
+        tokio::select! {
+            done = client.batch_execute(statements) => done.unwrap(),
+            ended = connection => panic!("the connection ended: {ended:?}"),
+        }
+    }
+
     pub(crate) fn user(&self, name: &str) -> User {
         let id = UserId::new();
         User { id, token: self.issuer.token(id, name) }
